@@ -1,0 +1,27 @@
+"""Encoders of images, and what turns a picture into the numbers they take. Notebook 01."""
+
+from vlmlab.vision.config import ViTConfig
+from vlmlab.vision.images import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SIGLIP_MEAN,
+    SIGLIP_STD,
+    Preprocess,
+    load_image,
+)
+from vlmlab.vision.vit import ViT
+
+__all__ = [
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "SIGLIP_MEAN",
+    "SIGLIP_STD",
+    "Preprocess",
+    "ViT",
+    "ViTConfig",
+    "load_image",
+]
