@@ -1,0 +1,173 @@
+"""What a VLM costs, from its shapes alone: parameters, FLOPs, cache bytes, by part. Notebooks 02, 06 and 16.
+
+One multiply-add counts as 2 FLOPs; only matrix products count (norms, activations, softmax, rotary turns and the
+interpolation of position embeddings are left out, under 1 % at these sizes). With T tokens, width D, hidden width M,
+H heads of d channels, K key-value heads, p pixels a patch side, V words:
+
+    ViT     patches    2 * P * 3 p^2 * D
+            a block    2 T D * 4 D (q, k, v, out)  +  4 T^2 D (scores, weighted sum)  +  2 T * 2 D M (MLP; 3 D M gated)
+            only the blocks up to the feature layer run
+    W       linear     2 N D_v D        mlp2x_gelu  2 N (D_v D + D^2)
+    Llama   a layer    2 L D d (2 H + 2 K)  +  4 L T H d  +  2 L * 3 D M
+            head       2 D V, once: a prefill needs the logits of its last position only
+
+Attention is counted as the full square L x T, as `torch.utils.flop_counter` counts it; a kernel that skips the masked
+half does less. The KV cache holds 2 * layers * K * d numbers a token.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vlmlab.errors import BadInput
+from vlmlab.language.llama import LlamaConfig
+from vlmlab.vision.vit import ViTConfig
+from vlmlab.vlm.model import VLM
+from vlmlab.vlm.presets import VLMConfig, get_preset
+
+DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def account(
+    model: str | VLMConfig | VLM, text_tokens: int = 64, lengths: Sequence[int] = (512, 1024, 2048, 4096)
+) -> dict[str, Any]:
+    """Parameters, FLOPs and memory of a model by part; plain numbers, ready for JSON.
+
+    Args:
+        model: a preset's name, a config (both built on the meta device, without memory), or a VLM.
+        text_tokens: length of the text of the prefill that is counted; one image comes with it.
+        lengths: numbers of tokens for which the size of the cache is given.
+
+    Returns:
+        `name`; `parameters` by part and `total`; `weight_bytes` {dtype: bytes}; `image_tokens` N; `prefill` with
+        `text_tokens`, `tokens` and `flops` by part; `decode_flops` of one more token after that prefill;
+        `cache_bytes_per_token` {dtype: bytes} and `cache_bytes` {dtype: {length: bytes}}.
+
+    Raises:
+        UnknownName: no preset has that name. BadInput: a length is negative.
+    """
+    if text_tokens < 0 or any(length < 0 for length in lengths):
+        raise BadInput(f"text_tokens={text_tokens} and lengths={list(lengths)} must not be negative")
+    config = model.config if isinstance(model, VLM) else get_preset(model) if isinstance(model, str) else model
+    vlm = model if isinstance(model, VLM) else VLM.from_preset(config, device="meta")
+    parameters = vlm.count_parameters()
+    tokens = image_tokens(config) + text_tokens
+    flops = {
+        "vision": vision_flops(config),
+        "projector": projector_flops(config),
+        "language": language_flops(config.language, tokens, tokens),
+    }
+    return {
+        "name": config.name,
+        "parameters": parameters,
+        "weight_bytes": {name: parameters["total"] * dtype.itemsize for name, dtype in DTYPES.items()},
+        "image_tokens": image_tokens(config),
+        "prefill": {
+            "text_tokens": text_tokens,
+            "tokens": tokens,
+            "flops": {**flops, "total": sum(flops.values())},
+        },
+        "decode_flops": language_flops(config.language, 1, tokens + 1),
+        "cache_bytes_per_token": {name: cache_bytes(config.language, 1, dtype) for name, dtype in DTYPES.items()},
+        "cache_bytes": {
+            name: {str(length): cache_bytes(config.language, length, dtype) for length in lengths}
+            for name, dtype in DTYPES.items()
+        },
+    }
+
+
+def image_tokens(config: VLMConfig) -> int:
+    """N, the tokens that one image of `config.image_size` takes in a row."""
+    prefix = config.vision.class_token + config.vision.registers if config.select == "full" else 0
+    return (config.image_size // config.vision.patch_size) ** 2 + prefix
+
+
+def vision_flops(config: VLMConfig) -> int:
+    """FLOPs of H_v for one image, up to the deepest feature layer."""
+    vit = config.vision
+    patches = (config.image_size // vit.patch_size) ** 2
+    tokens = patches + vit.class_token + vit.registers  # T
+    deepest = max(layer % (vit.layers + 1) for layer in config.feature_layers)
+    runs_all = config.select == "full" or len(config.feature_layers) > 1  # these ask for every hidden state
+    return _patch_flops(vit, patches) + (vit.layers if runs_all else deepest) * _vit_block_flops(vit, tokens)
+
+
+def _patch_flops(vit: ViTConfig, patches: int) -> int:
+    return 2 * patches * 3 * vit.patch_size**2 * vit.dim
+
+
+def _vit_block_flops(vit: ViTConfig, tokens: int) -> int:
+    matrices = 3 if vit.activation == "swiglu" else 2
+    return 2 * tokens * 4 * vit.dim**2 + 4 * tokens**2 * vit.dim + 2 * tokens * matrices * vit.dim * vit.hidden
+
+
+def projector_flops(config: VLMConfig) -> int:
+    """FLOPs of Z_v = W(H_v) for one image."""
+    first = config.feature_dim * config.language.dim
+    second = {"linear": 0, "mlp2x_gelu": config.language.dim**2}[config.projector]
+    return 2 * image_tokens(config) * (first + second)
+
+
+def language_flops(llama: LlamaConfig, new: int, seen: int) -> int:
+    """FLOPs of reading `new` tokens of which the last sees `seen`, with logits for the last one only."""
+    projections = 2 * new * llama.dim * llama.width * (2 * llama.heads + 2 * llama.kv_heads)
+    attention = 4 * new * seen * llama.heads * llama.width
+    mlp = 2 * new * 3 * llama.dim * llama.hidden
+    return llama.layers * (projections + attention + mlp) + 2 * llama.dim * llama.vocab_size
+
+
+def cache_bytes(llama: LlamaConfig, length: int, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Bytes of the KV cache of one row of `length` tokens."""
+    return 2 * llama.layers * llama.kv_heads * llama.width * length * dtype.itemsize
+
+
+def rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """The account as (what, how much) lines for people."""
+    prefill = result["prefill"]
+    lines = [(f"parameters, {part}", f"{count:,}") for part, count in result["parameters"].items()]
+    lines += [(f"weights in {dtype}", _bytes(size)) for dtype, size in result["weight_bytes"].items()]
+    lines.append(("tokens per image", f"{result['image_tokens']:,}"))
+    title = f"FLOPs of a prefill of {prefill['tokens']:,} tokens"
+    lines += [(f"{title}, {part}", _si(count)) for part, count in prefill["flops"].items()]
+    lines.append(("FLOPs of the next token", _si(result["decode_flops"])))
+    for dtype, sizes in result["cache_bytes"].items():
+        lines += [(f"KV cache at {int(length):,} tokens, {dtype}", _bytes(size)) for length, size in sizes.items()]
+    return lines
+
+
+def text(result: dict[str, Any]) -> str:
+    """The account as plain text."""
+    lines = rows(result)
+    width = max(len(what) for what, _ in lines)
+    return "\n".join([result["name"], *(f"  {what:<{width}}  {much:>18}" for what, much in lines)])
+
+
+def table(result: dict[str, Any]) -> Any:
+    """The account as a `rich.table.Table`; plain text where rich is not installed."""
+    try:
+        from rich.table import Table
+    except ImportError:
+        return text(result)
+    out = Table(title=result["name"], show_header=False)
+    out.add_column("what")
+    out.add_column("how much", justify="right")
+    for what, much in rows(result):
+        out.add_row(what, much)
+    return out
+
+
+def _si(number: float) -> str:
+    for unit in ("", "k", "M", "G", "T"):
+        if number < 1000:
+            return f"{number:.4g} {unit}".strip()
+        number /= 1000
+    return f"{number:.4g} P"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.4g} {unit}"
+        number /= 1024
+    return f"{number:.4g} TiB"

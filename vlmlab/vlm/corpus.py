@@ -1,0 +1,257 @@
+"""Scenes' conversations as token ids on disk, and batches that pack many questions behind one image. Notebook 04.
+
+A row of a batch is a prefix (an image, or a text that describes one) and several questions. Each question sees the
+prefix and itself, not the other questions: the prefix is computed once, and no answer leaks into another question.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmlab.errors import BadInput
+from vlmlab.files import atomic_path, read_json, write_json
+from vlmlab.language.tokenizer import Tokenizer
+from vlmlab.scenes import Scene, sample
+from vlmlab.scenes.questions import Balance
+from vlmlab.vlm.conversations import KINDS, Item, as_item, descriptions, statements, word_map
+from vlmlab.vlm.splice import IGNORE
+from vlmlab.vlm.templates import Template
+
+WORDS = 5  # most words of one cell of a word map
+
+
+class Packed(NamedTuple):
+    """One batch. ids, labels, positions (B, L); segment (B, L): 0 the prefix, k the k-th question, -1 padding;
+    kinds (B, L) index into KINDS at labelled tokens; rows (B,): which scenes; words (B, P, WORDS) of a word map, or None."""
+
+    ids: Tensor
+    labels: Tensor
+    positions: Tensor
+    segment: Tensor
+    kinds: Tensor
+    rows: Tensor
+    words: Tensor | None = None
+
+    @property
+    def visible(self) -> Tensor:
+        """(B, L, L) True where a token may look: at the prefix and at its own question."""
+        query, key = self.segment[:, :, None], self.segment[:, None, :]
+        return ((query == key) | (key == 0)) & (key >= 0)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Questions of many scenes as flat arrays.
+
+    tokens: ids of each question from behind the image on. answers: how many of its last ids carry loss. bounds (M + 1,)
+    cut tokens into questions, scenes (N + 1,) cut questions into scenes. kinds (M,) index into KINDS.
+    """
+
+    tokens: np.ndarray
+    answers: np.ndarray
+    bounds: np.ndarray
+    scenes: np.ndarray
+    kinds: np.ndarray
+    descriptions: np.ndarray  # flat ids of each scene's full caption, for text-only rows
+    description_bounds: np.ndarray
+    words: np.ndarray | None = None  # (N, P, WORDS) word maps, -1 where a cell has fewer words
+
+    def __len__(self) -> int:
+        return len(self.scenes) - 1
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write the arrays as .npy files; `Corpus.load` maps them back."""
+        for name, value in vars(self).items():
+            if value is not None:
+                with atomic_path(Path(folder) / f"{name}.npy") as temporary, open(temporary, "wb") as file:
+                    np.save(file, value)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "Corpus":
+        """Read what `save` wrote."""
+        names = [name for name in cls.__dataclass_fields__ if (Path(folder) / f"{name}.npy").exists()]
+        try:
+            return cls(**{name: np.load(Path(folder) / f"{name}.npy", mmap_mode="r") for name in names})
+        except TypeError:
+            raise BadInput(f"{folder} holds no complete corpus; delete it and build it again") from None
+
+
+def items_of(scene: Scene, questions: int, balance: Balance, shorts: float = 0.35) -> list[Item]:
+    """Descriptions, statements and balanced questions of a scene; a share `shorts` of the questions is asked for a word."""
+    rng = np.random.default_rng([11, scene.seed or 0])
+    asked = [q for q in scene.questions(count=questions) if balance.keep(q)]
+    return [*descriptions(scene), *statements(scene), *(as_item(q, bool(rng.random() < shorts)) for q in asked)]
+
+
+def encode_item(item: Item, tokenizer: Tokenizer, template: Template) -> tuple[list[int], int]:
+    """Ids of one question behind the image, and how many of the last carry loss."""
+    turns = [{"from": "human", "value": "<image>\n" + item.question}, {"from": "gpt", "value": item.answer}]
+    ids, labels = template.encode(turns, tokenizer)
+    start = ids.index(tokenizer.image_id) + 1
+    return ids[start:], sum(label != IGNORE for label in labels)
+
+
+def build(
+    scenes: Iterable[Scene],
+    tokenizer: Tokenizer,
+    template: Template,
+    *,
+    questions: int = 16,
+    maps: bool = False,
+    masks: Sequence[np.ndarray] | None = None,
+) -> Corpus:
+    """Encode scenes. maps: also make word maps, from `masks` where given, else from a mask cast at 24 px."""
+    tokens, answers, bounds, cuts, kinds = [], [], [0], [0], []
+    told, told_bounds, words = [], [0], []
+    balance = Balance()
+    vocabulary: dict[str, int] = {}
+    for index, scene in enumerate(scenes):
+        for item in items_of(scene, questions, balance):
+            ids, labelled = encode_item(item, tokenizer, template)
+            tokens.extend(ids)
+            answers.append(labelled)
+            bounds.append(len(tokens))
+            kinds.append(KINDS.index(item.kind))
+        cuts.append(len(kinds))
+        told.extend(tokenizer.encode(" " + scene.caption("full")))
+        told_bounds.append(len(told))
+        if maps:
+            mask = masks[index] if masks is not None else scene.render(24, samples=1).mask
+            words.append([_word_ids(cell, tokenizer, vocabulary) for cell in word_map(scene, mask)])
+    return Corpus(
+        np.array(tokens, np.int16), np.array(answers, np.int16), np.array(bounds, np.int64), np.array(cuts, np.int64),
+        np.array(kinds, np.uint8), np.array(told, np.int16), np.array(told_bounds, np.int64),
+        np.array(words, np.int16) if maps else None,
+    )  # fmt: skip
+
+
+def _word_ids(cell: list[str], tokenizer: Tokenizer, known: dict[str, int]) -> list[int]:
+    for word in cell:
+        if word not in known:
+            known[word] = tokenizer.encode(" " + word)[0]
+    ids = [known[word] for word in cell]
+    return ids + [-1] * (WORDS - len(ids))
+
+
+def _part(bounds: tuple[int, int], split: str, tokenizer_file: str, template: Template, questions: int, maps: bool) -> Corpus:
+    scenes = (sample(seed, split=split) for seed in range(*bounds))
+    return build(scenes, Tokenizer.load(tokenizer_file), template, questions=questions, maps=maps)
+
+
+def build_cached(
+    folder: str | os.PathLike,
+    count: int,
+    tokenizer_file: str | os.PathLike,
+    template: Template,
+    *,
+    split: str = "train",
+    first_seed: int = 0,
+    questions: int = 16,
+    maps: bool = False,
+    workers: int = 2,
+) -> Corpus:
+    """The corpus of scenes first_seed .. first_seed + count - 1, built on several processes once, then read from disk."""
+    folder = Path(folder)
+    meta = {"count": count, "split": split, "first_seed": first_seed, "questions": questions, "maps": maps,
+            "template": template.name, "tokenizer": Path(tokenizer_file).name}  # fmt: skip
+    if (folder / "meta.json").exists():
+        if read_json(folder / "meta.json") != json.loads(json.dumps(meta)):
+            raise BadInput(f"{folder} holds a corpus of other settings; choose another folder or delete it")
+        return Corpus.load(folder)
+    from multiprocessing import get_context
+
+    step = 500  # also the unit in which answers are balanced
+    bounds = [(first_seed + s, first_seed + min(s + step, count)) for s in range(0, count, step)]
+    work = partial(_part, split=split, tokenizer_file=str(tokenizer_file), template=template, questions=questions, maps=maps)
+    with get_context("spawn").Pool(min(workers, len(bounds))) as pool:
+        corpus = concatenate(pool.map(work, bounds, chunksize=1))
+    corpus.save(folder)
+    write_json(folder / "meta.json", meta)
+    return corpus
+
+
+def concatenate(parts: Sequence[Corpus]) -> Corpus:
+    """Several corpora one after the other."""
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    def cuts(name: str) -> np.ndarray:
+        lengths = np.concatenate([np.diff(getattr(part, name)) for part in parts])
+        return np.concatenate([[0], np.cumsum(lengths)])
+
+    return Corpus(
+        joined("tokens"), joined("answers"), cuts("bounds"), cuts("scenes"), joined("kinds"),
+        joined("descriptions"), cuts("description_bounds"), joined("words") if parts[0].words is not None else None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How rows are packed. prefix: "image" (patches placeholders), "map" (the same, embedded from words) or "text".
+
+    opening: ids before the image. per_scene: most questions a row, budget: most tokens of them (rows of one length waste
+    no padding). weights: how often each kind is drawn (1 where absent; 0 leaves it out).
+    """
+
+    opening: tuple[int, ...]
+    image_id: int
+    pad_id: int
+    patches: int
+    per_scene: int
+    budget: int = 240
+    prefix: str = "image"
+    weights: tuple[tuple[str, float], ...] = ()
+
+
+def pack(corpus: Corpus, rows: np.ndarray, how: Packing, rng: np.random.Generator) -> Packed:
+    """A batch of the scenes `rows`; questions are drawn for each without replacement until its row is full."""
+    weight = np.ones(len(KINDS))
+    for name, value in how.weights:
+        weight[KINDS.index(name)] = value
+    built = [_row(corpus, int(row), how, weight, rng) for row in rows]
+    length = max(len(row[0]) for row in built)
+    fills = (how.pad_id, IGNORE, 0, -1, -1)
+    stacked = [np.full((len(built), length), fill, np.int64) for fill in fills]
+    for i, row in enumerate(built):
+        for array, values in zip(stacked, row, strict=True):
+            array[i, : len(values)] = values
+    words = None
+    if how.prefix == "map" and corpus.words is not None:
+        words = torch.from_numpy(corpus.words[rows].astype(np.int64))
+    return Packed(*(torch.from_numpy(array) for array in stacked), torch.from_numpy(np.asarray(rows, np.int64)), words)
+
+
+def _row(corpus: Corpus, row: int, how: Packing, weight: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    if how.prefix == "text":
+        cut = corpus.description_bounds[row : row + 2]
+        prefix = np.concatenate([how.opening, corpus.descriptions[cut[0] : cut[1]]])
+    else:
+        prefix = np.concatenate([how.opening, np.full(how.patches, how.image_id)])
+    first, last = int(corpus.scenes[row]), int(corpus.scenes[row + 1])
+    chance = weight[corpus.kinds[first:last]]
+    if how.prefix == "text":  # copying the description would teach nothing
+        chance = chance * ~np.isin(corpus.kinds[first:last], [KINDS.index("full")])
+    number = min(how.per_scene, int((chance > 0).sum()))
+    chosen = first + rng.choice(last - first, number, replace=False, p=chance / chance.sum())
+    filled = np.cumsum(corpus.bounds[chosen + 1] - corpus.bounds[chosen]) <= how.budget
+    chosen = chosen[filled] if filled.any() else chosen[:1]
+    parts = [corpus.tokens[corpus.bounds[i] : corpus.bounds[i + 1]] for i in chosen]
+    sizes = np.array([len(prefix), *(len(part) for part in parts)])
+    ids = np.concatenate([prefix, *parts]).astype(np.int64)
+    segment = np.repeat(np.arange(len(sizes)), sizes)
+    starts = np.cumsum(sizes) - sizes
+    positions = np.arange(len(ids)) - starts[segment] + np.where(segment > 0, len(prefix), 0)
+    from_end = (starts + sizes)[segment] - np.arange(len(ids))  # 1 at a question's last id
+    answer = np.concatenate([[0], corpus.answers[chosen]])[segment]
+    labelled = from_end <= answer
+    kinds = np.concatenate([[0], corpus.kinds[chosen]])[segment]
+    return ids, np.where(labelled, ids, IGNORE), positions, segment, np.where(labelled, kinds, -1)

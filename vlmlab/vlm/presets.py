@@ -1,0 +1,185 @@
+"""Presets: an encoder, a projector and a language model under one name, as plain frozen data. Notebooks 02 and 16.
+
+`PRESETS["llava-tiny"]` is the model this suite trains; the LLaVA-1.5 presets have the shapes of the paper's models
+(arXiv 2310.03744; CLIP ViT-L/14 at 336 px, Vicuna 7B and 13B with 32,000 words). A config turns into a JSON-able
+dict and back, which is how a checkpoint remembers what it is. A new encoder or language model joins by one line
+in `VISION` or `LANGUAGE`.
+"""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from vlmlab.errors import BadInput, UnknownName
+from vlmlab.language.llama import Llama, LlamaConfig
+from vlmlab.vision.images import CLIP_MEAN, CLIP_STD, PADS
+from vlmlab.vision.vit import ViT, ViTConfig
+from vlmlab.vlm.projectors import PROJECTORS, build_projector
+from vlmlab.vlm.templates import TEMPLATES
+
+VISION: dict[str, tuple[type, type]] = {"vit": (ViTConfig, ViT)}
+"""Kind -> (config, module). A module has `features(x, layer)`, `dim` and `patches`; a config `dim` and `grid`."""
+LANGUAGE: dict[str, tuple[type, type]] = {"llama": (LlamaConfig, Llama)}
+"""Kind -> (config, module). A module has `embed`, `hidden`, `head` and `new_cache`; a config `dim`, `vocab_size`."""
+SELECTS = ("patch", "full")
+
+
+@dataclass(frozen=True)
+class VLMConfig:
+    """Everything that says what a VLM is, weights and tokenizer apart.
+
+    image_size: pixels a side. mean, std: of the encoder's pixel normalisation. pad: how a picture becomes square,
+    see `vlmlab.vision.images.Preprocess`. feature_layer: hidden state that gives H_v, or several, joined along the
+    channels. select: "patch" drops the prefix tokens (transformers' "default"), "full" keeps them. template, system:
+    see `vlmlab.vlm.templates`; None is the template's own system message. max_length: tokens of a row, image tokens
+    included. image_id: the placeholder's id, which may lie outside the vocabulary. tokenizer: file name of the
+    tokenizer among the shipped checkpoints, None when the user brings one.
+    """
+
+    name: str
+    image_size: int
+    vision: ViTConfig
+    projector: str
+    language: LlamaConfig
+    template: str
+    image_id: int
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    pad: str = "square"
+    feature_layer: int | tuple[int, ...] = -2
+    select: str = "patch"
+    system: str | None = None
+    max_length: int = 2048
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std", "feature_layer"):  # JSON gives lists
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for what, name, known in (
+            ("projector", self.projector, PROJECTORS),
+            ("template", self.template, TEMPLATES),
+            ("pad", self.pad, PADS),
+            ("select", self.select, SELECTS),
+        ):
+            if name not in known:
+                raise UnknownName(what, name, known)
+        for layer in self.feature_layers:
+            if not -self.vision.layers - 1 <= layer <= self.vision.layers:
+                raise BadInput(f"feature_layer={layer}, but the encoder has {self.vision.layers} layers")
+        if self.max_length < 1:
+            raise BadInput(f"max_length={self.max_length} must be at least 1")
+
+    @property
+    def feature_layers(self) -> tuple[int, ...]:
+        """`feature_layer` as a tuple."""
+        return (self.feature_layer,) if isinstance(self.feature_layer, int) else self.feature_layer
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of H_v, the projector's input."""
+        return self.vision.dim * len(self.feature_layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `VLMConfig.from_dict` restores an equal config."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["vision"] = {"kind": _kind(self.vision, VISION), **asdict(self.vision)}
+        values["language"] = {"kind": _kind(self.language, LANGUAGE), **asdict(self.language)}
+        for name in ("mean", "std"):
+            values[name] = list(values[name])
+        if isinstance(self.feature_layer, tuple):
+            values["feature_layer"] = list(self.feature_layer)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "VLMConfig":
+        """Restore a config from `to_dict`. Raises BadInput or UnknownName for values that are not one."""
+        values = dict(values)
+        try:
+            for part, kinds in (("vision", VISION), ("language", LANGUAGE)):
+                inner = dict(values[part])
+                kind = inner.pop("kind", None)
+                if kind not in kinds:
+                    raise UnknownName(f"kind of {part} model", kind, kinds)
+                values[part] = kinds[kind][0](**inner)
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"this is not the configuration of a VLM ({error}); use one written by to_dict") from None
+
+
+def _kind(config: Any, kinds: Mapping[str, tuple[type, type]]) -> str:
+    return next(kind for kind, (config_type, _) in kinds.items() if type(config) is config_type)
+
+
+def build_parts(config: VLMConfig) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Vision encoder, projector and language model with random weights, on PyTorch's current default device."""
+    with _NoDraws() if torch.get_default_device().type == "meta" else nullcontext():
+        vision = VISION[_kind(config.vision, VISION)][1](config.vision)
+        language = LANGUAGE[_kind(config.language, LANGUAGE)][1](config.language)
+        return vision, build_projector(config.projector, config.feature_dim, config.language.dim), language
+
+
+class _NoDraws(TorchFunctionMode):
+    """Skip drawing weights: meta tensors have none, and PyTorch would load its compiler (seconds) to draw them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_) or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _llava_1_5(name: str, dim: int, layers: int, heads: int, hidden: int) -> VLMConfig:
+    """LLaVA-1.5 over a Vicuna of the given size."""
+    return VLMConfig(
+        name=name,
+        image_size=336,
+        vision=ViTConfig("clip", image_size=336, patch_size=14, dim=1024, layers=24, heads=16, hidden=4096),
+        projector="mlp2x_gelu",
+        language=LlamaConfig(
+            vocab_size=32000,
+            dim=dim,
+            layers=layers,
+            heads=heads,
+            kv_heads=heads,
+            hidden=hidden,
+            tie_embeddings=False,
+            max_positions=4096,
+        ),
+        template="v1",
+        image_id=32000,
+    )
+
+
+PRESETS: dict[str, VLMConfig] = {
+    config.name: config
+    for config in (
+        VLMConfig(
+            name="llava-tiny",
+            image_size=96,
+            vision=ViTConfig("clip", image_size=96, patch_size=12, dim=192, layers=6, heads=6, hidden=768),
+            projector="mlp2x_gelu",
+            language=LlamaConfig(
+                vocab_size=1024, dim=192, layers=6, heads=6, kv_heads=2, hidden=656, max_positions=1024
+            ),
+            template="v1",
+            image_id=3,
+            system="",  # a system message would be longer than most questions
+            max_length=512,
+            tokenizer="tokenizer.json",
+        ),
+        _llava_1_5("llava-1.5-7b", dim=4096, layers=32, heads=32, hidden=11008),
+        _llava_1_5("llava-1.5-13b", dim=5120, layers=40, heads=40, hidden=13824),
+    )
+}
+
+
+def get_preset(name: str) -> VLMConfig:
+    """The preset of that name. Raises UnknownName."""
+    if name not in PRESETS:
+        raise UnknownName("preset", name, PRESETS)
+    return PRESETS[name]

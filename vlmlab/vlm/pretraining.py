@@ -1,0 +1,133 @@
+"""Batches and losses of the two pretrainings: the encoder on captions, the language model on text. Notebooks 01, 04."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmlab.language.llama import Llama
+from vlmlab.language.tokenizer import Tokenizer
+from vlmlab.scenes import Scene
+from vlmlab.scenes.captions import caption, sentences
+from vlmlab.vision.contrastive import ContrastiveBatch, pad_ids
+from vlmlab.vision.images import Preprocess
+from vlmlab.vlm.conversations import KINDS, object_words
+from vlmlab.vlm.corpus import Packed
+from vlmlab.vlm.splice import IGNORE
+
+
+def normalised(rgb: np.ndarray, preprocess: Preprocess) -> Tensor:
+    """Pictures uint8 (B, S, S, 3) that have the encoder's size -> pixel values (B, 3, S, S)."""
+    pixels = torch.from_numpy(np.array(rgb)).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    return (pixels - mean) / std
+
+
+def coverage(mask: np.ndarray, patch: int) -> np.ndarray:
+    """Share of each patch that each object covers: mask (S, S) of ids -> (objects, P), objects 1 .. max."""
+    grid = mask.shape[0] // patch
+    cells = mask.reshape(grid, patch, grid, patch).swapaxes(1, 2).reshape(grid * grid, patch * patch)
+    return np.stack([(cells == i).mean(1) for i in range(1, int(mask.max()) + 1)]) if mask.max() else np.zeros((0, grid * grid))
+
+
+def contrastive_batch(
+    rgb: np.ndarray,
+    masks: np.ndarray,
+    scenes: list[Scene],
+    tokenizer: Tokenizer,
+    preprocess: Preprocess,
+    patch: int,
+    rng: np.random.Generator,
+) -> ContrastiveBatch:
+    """Pictures with a caption each, and every object's patches with a phrase about it.
+
+    Half of an object's patches are left out at random, so that each has to know the object by itself.
+    """
+    texts, regions, owners, phrases = [], [], [], []
+    for index, (mask, scene) in enumerate(zip(masks, scenes, strict=True)):
+        texts.append(_caption(scene, rng))
+        for number, share in enumerate(coverage(mask, patch)):
+            kept = share * (rng.random(share.shape) < 0.5)
+            kept = kept if kept.sum() > 0 else share
+            if share.sum() * patch * patch >= 8:  # pixels
+                regions.append(kept / kept.sum())
+                owners.append(index)
+                phrases.append(phrase(scene, number))
+    different = {text: i for i, text in enumerate(dict.fromkeys(phrases))}
+    pad = tokenizer.pad_id
+    return ContrastiveBatch(
+        normalised(rgb, preprocess),
+        pad_ids([tokenizer.encode(" " + text) for text in texts], pad),
+        torch.tensor(np.array(regions), dtype=torch.float32),
+        torch.tensor(owners),
+        pad_ids([tokenizer.encode(" " + text) for text in different], pad),
+        torch.tensor([different[text] for text in phrases]),
+    )
+
+
+def phrase(scene: Scene, index: int) -> str:
+    """A region's phrase: "small shiny red cat facing left"."""
+    words = object_words(scene, index)
+    return " ".join(words[:4]) + (f" facing {words[4]}" if len(words) > 4 else "")
+
+
+def _caption(scene: Scene, rng: np.random.Generator) -> str:
+    if rng.random() < 0.6:
+        return caption(scene, "dense")
+    facts = sentences(scene)
+    few = [facts[i] for i in rng.permutation(len(facts))[:2]]
+    return " ".join([caption(scene, "short"), *few])
+
+
+def language_hidden(llama: Llama, batch: Packed, image_id: int) -> Tensor:
+    """Hidden states (B, L, D) of a packed batch of text, or of word maps, whose cells are sums of word embeddings."""
+    embeds = llama.embed(batch.ids)
+    if batch.words is not None:
+        known = (batch.words >= 0)[..., None]
+        cells = (llama.embed(batch.words.clamp(min=0)) * known).sum(2)  # (B, P, D)
+        embeds = embeds.masked_scatter((batch.ids == image_id)[..., None], cells)
+    return llama.hidden(inputs_embeds=embeds, attention_mask=batch.visible, position_ids=batch.positions)
+
+
+def language_loss(llama: Llama, batch: Packed, image_id: int) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy of a packed batch's answers, and the share of answer tokens predicted."""
+    hidden = language_hidden(llama, batch, image_id)
+    learn = batch.labels[:, 1:] != IGNORE
+    logits = llama.head(hidden[:, :-1][learn])
+    targets = batch.labels[:, 1:][learn]
+    return F.cross_entropy(logits.float(), targets), {"tokens": float((logits.argmax(-1) == targets).float().mean())}
+
+
+@torch.no_grad()
+def answers_right(logits: Tensor, batch: Packed) -> dict[str, Tensor]:
+    """For each kind, which of the batch's questions have every answer token predicted (given those before it).
+
+    logits (B, L, V). The quick figure watched while training; the accuracy that is reported comes from generation.
+    """
+    predicted = logits[:, :-1].argmax(-1)
+    labelled = batch.labels[:, 1:] != IGNORE
+    wrong = (predicted != batch.labels[:, 1:]) & labelled
+    segment = batch.segment[:, 1:]
+    B, top = segment.shape[0], int(segment.max()) + 1
+    slot = torch.arange(B, device=segment.device)[:, None] * top + segment.clamp(min=0)
+    errors = torch.zeros(B * top, device=segment.device).scatter_add_(0, slot.flatten(), wrong.float().flatten())
+    kind = torch.full((B * top,), -1, device=segment.device).scatter_reduce_(
+        0, slot.flatten(), batch.kinds[:, 1:].flatten(), "amax"
+    )
+    return {name: errors[kind == i] == 0 for i, name in enumerate(KINDS) if bool((kind == i).any())}
+
+
+@torch.no_grad()
+def last_words_right(logits: Tensor, batch: Packed, skip: int = 2) -> dict[str, Tensor]:
+    """For each kind, whether the verdict is right: the token `skip` + 1 from a question's end (before "." and "</s>"),
+    given the true sentence before it."""
+    found: dict[str, list[Any]] = {}
+    predicted = logits.argmax(-1)
+    for b in range(batch.ids.shape[0]):
+        for k in range(1, int(batch.segment[b].max()) + 1):
+            last = int((batch.segment[b] == k).nonzero()[-1]) - skip
+            kind = KINDS[int(batch.kinds[b, last + skip])]
+            found.setdefault(kind, []).append(predicted[b, last - 1] == batch.ids[b, last])
+    return {kind: torch.stack(values) for kind, values in found.items()}

@@ -1,0 +1,231 @@
+"""The parts around the training loop: optimizer, learning rate, processes, prefetching, signals. Notebook 04."""
+
+import inspect
+import math
+import os
+import random
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vlmlab.errors import BadInput, MissingDependency, UnknownName
+from vlmlab.vlm.checkpointing import rng_state, set_rng_state
+
+if TYPE_CHECKING:
+    from vlmlab.vlm.trainer import TrainConfig
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16"}
+Groups = float | Mapping[str, float] | Sequence[Mapping[str, Any]] | None
+
+
+def rate(config: "TrainConfig", step: int) -> float:
+    """The factor on the learning rate for update `step` (0-based): linear warm-up, then the schedule."""
+    warm = math.ceil(config.warmup * config.steps)
+    if step < warm:
+        return (step + 1) / warm
+    done = (step - warm) / max(config.steps - warm, 1)
+    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[config.schedule]
+    return config.final_lr + (1 - config.final_lr) * shape
+
+
+def build_optimizer(trainable: Mapping[str, nn.Parameter], groups: Groups, config: "TrainConfig") -> torch.optim.AdamW:
+    """AdamW, fused where PyTorch has it; the longest name prefix in `groups` that fits decides a parameter's rate.
+
+    Each param group holds "label" (its prefix and whether its weights decay) and "initial_lr". Raises UnknownName for
+    a prefix that fits no trainable parameter.
+    """
+    if isinstance(groups, Mapping):
+        groups = [{"params": prefix, "lr": lr} for prefix, lr in groups.items()]
+    chosen = {"": {"lr": config.lr if groups is None or isinstance(groups, Sequence) else float(groups)}}
+    for group in groups if isinstance(groups, Sequence) else ():
+        if not set(group) <= {"params", "lr", "weight_decay"} or "params" not in group:
+            raise BadInput(f"a parameter group has the keys params, lr and weight_decay, not {sorted(group)}")
+        prefixes = [group["params"]] if isinstance(group["params"], str) else group["params"]
+        chosen |= {prefix: dict(group) for prefix in prefixes}
+    members: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in trainable.items():
+        prefix = max((p for p in chosen if not p or name == p or name.startswith(f"{p}.")), key=len)
+        members.setdefault((prefix, parameter.ndim >= 2), []).append(parameter)  # vectors and scalars do not decay
+    for prefix in chosen:
+        if prefix and not any(key[0] == prefix for key in members):
+            raise UnknownName(
+                "parameter group", prefix, sorted({name.rpartition(".")[0] or name for name in trainable})
+            )
+    listed = []
+    for (prefix, decays), parameters in members.items():
+        lr = float(chosen[prefix].get("lr", config.lr))
+        decay = float(chosen[prefix].get("weight_decay", config.weight_decay)) if decays else 0.0
+        label = f"{prefix or 'all'} ({'matrices' if decays else 'vectors'})"
+        listed.append({"params": parameters, "lr": lr, "initial_lr": lr, "weight_decay": decay, "label": label})
+    fused = all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in trainable.values())
+    return torch.optim.AdamW(listed, lr=config.lr, betas=config.betas, fused=fused)
+
+
+class LossModule(nn.Module):
+    """The loss as a forward pass, so that accelerate's wrappers (gradient averaging, autocast) see it."""
+
+    def __init__(self, modules: nn.Module, loss: Callable[[Any], Any]):
+        super().__init__()
+        self.modules_trained, self._loss = modules, loss
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        value = self._loss(batch)
+        return value if isinstance(value, tuple) else (value, {})
+
+
+def set_up(precision: str, modules: nn.Module, loss: Callable[[Any], Any]) -> tuple[Any, nn.Module]:
+    """An accelerator and the wrapped loss. One process trains where the model is; several where accelerate says."""
+    try:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate.state import AcceleratorState
+    except ImportError:
+        raise MissingDependency("accelerate", "training") from None
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # set by accelerate launch and torchrun
+    on = next(modules.parameters()).device
+    if not several:
+        # accelerate remembers the first device and precision of a process; another run may want others
+        AcceleratorState._reset_state(reset_partial_state=True)
+        if on.type == "cuda":
+            torch.cuda.set_device(on)
+    cpu = on.type == "cpu" and not (several and torch.cuda.is_available())
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a text-only batch leaves the projector out
+    accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISIONS[precision], kwargs_handlers=[unused])
+    if several:
+        modules.to(accelerator.device)
+    wrapped = accelerator.prepare_model(LossModule(modules, loss), device_placement=False)
+    return accelerator, wrapped
+
+
+def batch_arguments(batch: Callable[..., Any]) -> int:
+    """1 for `batch(index)`, 3 for `batch(index, rank, processes)`; BadInput for anything else."""
+    wanted = [
+        p
+        for p in inspect.signature(batch).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(wanted) not in (1, 3):
+        raise BadInput(f"batch takes one argument (index) or three (index, rank, processes), not {len(wanted)}")
+    return len(wanted)
+
+
+@contextmanager
+def prefetched(
+    batch: Callable[..., Any], wanted: Sequence[tuple[int, ...]], device: torch.device
+) -> Iterator[Iterator[tuple[int, Any]]]:
+    """Yield an iterator over (index, batch on `device`) for each of `wanted`; a thread makes the next one meanwhile."""
+
+    def make(place: tuple[int, ...]) -> Any:
+        with torch.no_grad():
+            return settle(batch(*place), device)
+
+    def items() -> Iterator[tuple[int, Any]]:
+        ahead = deque(pool.submit(make, place) for place in wanted[:1])
+        for count, place in enumerate(wanted):
+            data = ahead.popleft().result()
+            ahead.extend(pool.submit(make, after) for after in wanted[count + 1 : count + 2])
+            yield place[0], data
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="batch")
+    try:
+        yield items()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def settle(value: Any, device: torch.device) -> Any:
+    """Move the tensors in nested lists, tuples, dicts and dataclasses to `device`.
+
+    A CPU tensor whose memory is not aligned to 64 bytes (NumPy's) is copied into PyTorch's, which is: matrix
+    products may differ in the last bit by alignment, and then a resumed run would not repeat itself.
+    """
+    if torch.is_tensor(value):
+        if device.type == "cpu" and value.device.type == "cpu":
+            return value.clone() if value.numel() and value.data_ptr() % 64 else value
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: settle(item, device) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: settle(getattr(value, f.name), device) for f in fields(value) if f.init})
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(settle(item, device) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(settle(item, device) for item in value)
+    return value
+
+
+def seed(value: int) -> None:
+    """Seed the global generators of Python, NumPy and PyTorch, which dropout and the loss may use."""
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value)
+
+
+@contextmanager
+def everything_put_back(modules: nn.Module, device: torch.device) -> Iterator[None]:
+    """Train mode (eval for wholly frozen parts) inside; modes and global generators as before afterwards."""
+    modes = {module: module.training for module in modules.modules()}
+    generators = rng_state(device)
+    modules.train()
+    for module in modules.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        set_rng_state(generators, device)
+
+
+@contextmanager
+def evaluation(
+    modules: nn.Module, trainable: Mapping[str, nn.Parameter], ema: Mapping[str, Tensor] | None
+) -> Iterator[None]:
+    """Eval mode, no gradients, averaged weights in place if there are any; all put back exactly."""
+    modes = {module: module.training for module in modules.modules()}
+    raw = {name: p.detach().clone() for name, p in trainable.items()} if ema is not None else {}
+    modules.eval()
+    try:
+        with torch.no_grad():
+            for name, average in (ema or {}).items():
+                trainable[name].copy_(average)
+            yield
+    finally:
+        with torch.no_grad():
+            for name, value in raw.items():
+                trainable[name].copy_(value)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Yield a list that takes the first Ctrl-C or SIGTERM instead of dying in mid-step; a second one acts at once."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
