@@ -133,7 +133,7 @@ def score_options(vlm: "VLM", image: Any, prompt: Prompt, options: Sequence[str]
         later = vlm.language.hidden(targets[:, :-1], cache=cache.repeat(len(answers)))
         hidden = torch.cat([hidden, later], dim=1)  # (options, M, D)
     logp = vlm.language.head(hidden).float().log_softmax(-1)  # (options, M, V)
-    logp = logp.gather(-1, targets[..., None])[..., 0].double()  # (options, M)
+    logp = logp.gather(-1, targets[..., None])[..., 0].cpu().double()  # (options, M)
     sums = [float(logp[row, : len(ids)].sum()) for row, ids in enumerate(answers)]
     return dict(zip(options, sums, strict=True))
 

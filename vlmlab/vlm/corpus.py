@@ -238,8 +238,6 @@ def _row(corpus: Corpus, row: int, how: Packing, weight: np.ndarray, rng: np.ran
         prefix = np.concatenate([how.opening, np.full(how.patches, how.image_id)])
     first, last = int(corpus.scenes[row]), int(corpus.scenes[row + 1])
     chance = weight[corpus.kinds[first:last]]
-    if how.prefix == "text":  # copying the description would teach nothing
-        chance = chance * ~np.isin(corpus.kinds[first:last], [KINDS.index("full")])
     number = min(how.per_scene, int((chance > 0).sum()))
     chosen = first + rng.choice(last - first, number, replace=False, p=chance / chance.sum())
     filled = np.cumsum(corpus.bounds[chosen + 1] - corpus.bounds[chosen]) <= how.budget

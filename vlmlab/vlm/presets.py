@@ -164,7 +164,7 @@ PRESETS: dict[str, VLMConfig] = {
             vision=ViTConfig("clip", image_size=96, patch_size=12, dim=192, layers=6, heads=6, hidden=768),
             projector="mlp2x_gelu",
             language=LlamaConfig(
-                vocab_size=1024, dim=192, layers=6, heads=6, kv_heads=2, hidden=656, max_positions=1024
+                vocab_size=1024, dim=192, layers=6, heads=6, kv_heads=3, hidden=656, max_positions=1024
             ),
             template="v1",
             image_id=3,

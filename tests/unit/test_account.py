@@ -1,0 +1,118 @@
+"""Accounting: parameters to the digit, FLOPs against PyTorch's counter, cache bytes against a real cache."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from vlmlab.errors import BadInput, UnknownName
+from vlmlab.language.llama import LlamaConfig
+from vlmlab.vision.vit import ViTConfig
+from vlmlab.vlm.account import account, cache_bytes, language_flops, projector_flops, rows, table, text, vision_flops
+from vlmlab.vlm.model import VLM
+from vlmlab.vlm.presets import VLMConfig
+
+TINY = VLMConfig(
+    name="test",
+    image_size=24,
+    vision=ViTConfig("clip", image_size=24, patch_size=6, dim=32, layers=3, heads=4, hidden=40),
+    projector="mlp2x_gelu",
+    language=LlamaConfig(vocab_size=50, dim=24, layers=2, heads=4, kv_heads=2, hidden=36, head_dim=8),
+    template="v1",
+    image_id=50,
+    max_length=128,
+)
+
+
+def measured(function: object, *args: object, **kwargs: object) -> int:
+    """FLOPs that PyTorch counts; the plain attention kernel is the one it knows on a CPU."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        function(*args, **kwargs)  # type: ignore[operator]
+    return counter.get_total_flops()
+
+
+def test_llava_1_5_to_the_digit() -> None:
+    result = account("llava-1.5-7b")
+    assert result["parameters"] == {
+        "vision": 303_507_456,
+        "projector": 20_979_712,
+        "language": 6_738_415_616,
+        "total": 7_062_902_784,
+    }
+    assert result["image_tokens"] == 576
+    assert result["weight_bytes"] == {"bf16": 2 * 7_062_902_784, "fp32": 4 * 7_062_902_784}
+    assert result["cache_bytes_per_token"]["bf16"] == 2 * 32 * 4096 * 2  # half a MiB
+    assert account("llava-1.5-13b")["parameters"]["total"] == 13_350_839_296
+
+
+def test_transformers_edition_of_the_7b() -> None:
+    from vlmlab.vlm.presets import PRESETS
+
+    config = PRESETS["llava-1.5-7b"]
+    config = replace(config, language=replace(config.language, vocab_size=32064))
+    assert account(config)["parameters"]["total"] == 7_063_427_072
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        replace(TINY, feature_layer=-1, projector="linear"),
+        replace(TINY, feature_layer=(1, 3)),
+        replace(TINY, select="full"),
+        replace(TINY, vision=replace(TINY.vision, style="siglip", activation=None, pool_head=False)),
+    ],
+    ids=["mlp", "linear", "two-layers", "full", "siglip"],
+)
+def test_vision_and_projector_flops(config: VLMConfig) -> None:
+    vlm = VLM.from_preset(config, device="cpu")
+    pixels = torch.randn(1, 3, 24, 24)
+    assert vision_flops(config) == measured(vlm.vision_features, pixels)
+    features = vlm.vision_features(pixels)
+    assert features.shape[1] == account(config)["image_tokens"]
+    assert projector_flops(config) == measured(vlm.project, features)
+
+
+def test_language_flops_of_prefill_and_decoding() -> None:
+    vlm = VLM.from_preset(TINY, device="cpu")
+    language = vlm.language
+    cache = language.new_cache()
+
+    def read(ids: torch.Tensor) -> None:
+        language.head(language.hidden(ids, cache=cache)[:, -1:])
+
+    assert language_flops(TINY.language, 21, 21) == measured(read, torch.ones(1, 21, dtype=torch.long))
+    assert language_flops(TINY.language, 1, 22) == measured(read, torch.ones(1, 1, dtype=torch.long))
+    assert cache_bytes(TINY.language, 22, torch.float32) == cache.bytes()
+
+
+def test_whole_prefill_adds_up() -> None:
+    result = account(TINY, text_tokens=10, lengths=[0, 100])
+    flops = result["prefill"]["flops"]
+    assert result["prefill"]["tokens"] == 26
+    assert flops["total"] == flops["vision"] + flops["projector"] + flops["language"]
+    assert result["cache_bytes"]["fp32"] == {"0": 0, "100": 100 * result["cache_bytes_per_token"]["fp32"]}
+    assert json.loads(json.dumps(result)) == result
+    vlm = VLM.from_preset(TINY, device="cpu")
+    assert account(vlm, text_tokens=10, lengths=[0, 100]) == result
+    assert sum(p.numel() for p in vlm.parameters()) == result["parameters"]["total"]
+
+
+def test_shown_to_people() -> None:
+    from rich.table import Table
+
+    result = account("llava-tiny")
+    assert isinstance(table(result), Table)
+    assert table(result).row_count == len(rows(result))
+    assert "llava-tiny" in text(result)
+    assert f"{result['parameters']['total']:,}" in text(result)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(UnknownName, match=r"llava-1\.5-7b"):
+        account("llava-1.5-7B")
+    with pytest.raises(BadInput, match="negative"):
+        account("llava-tiny", text_tokens=-1)

@@ -1,0 +1,72 @@
+"""Speed, measured: `vlmlab bench NAME`. Notebooks 00 and 06.
+
+Each entry of `BENCHMARKS` is a function of keyword arguments that returns a dict of plain values.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from vlmlab.errors import BadInput
+from vlmlab.runtime import cores
+
+
+def _render_seconds(bounds: tuple[int, int], size: int, samples: int) -> float:
+    """Processor seconds for rendering the scenes of seeds bounds[0] .. bounds[1] - 1, sampling them not included."""
+    from vlmlab.scenes import sample
+
+    scenes = [sample(seed) for seed in range(*bounds)]
+    start = time.perf_counter()
+    for scene in scenes:
+        scene.render(size, samples)
+    return time.perf_counter() - start
+
+
+def _warm(number: int) -> int:
+    """Import what rendering needs and make every mesh, so that the clock sees rendering alone."""
+    from vlmlab.scenes import KINDS
+    from vlmlab.scenes.meshes import mesh
+
+    for kind in KINDS:
+        mesh(kind)
+    _render_seconds((number, number + 1), 32, 1)
+    return number
+
+
+def render(n: int = 192, size: int = 96, samples: int = 2, processes: int = 2) -> dict[str, Any]:
+    """Pictures a second, with samples x samples anti-aliasing and shadows, in one process and in several.
+
+    Args: n, scenes to render; size, pixels a side; samples, rays a side of a pixel; processes, how many beside one.
+    Raises BadInput for numbers below 1.
+    """
+    if min(n, processes) < 1:
+        raise BadInput(f"n and processes must be at least 1, got n={n}, processes={processes}")
+    from multiprocessing import get_context
+
+    _warm(0)
+    alone = _render_seconds((0, n), size, samples)
+    step = max(1, n // (4 * processes))
+    chunks = [(first, min(first + step, n)) for first in range(0, n, step)]
+    with get_context("spawn").Pool(processes) as pool:
+        pool.map(_warm, range(4 * processes), chunksize=1)
+        start = time.perf_counter()
+        pool.map(partial(_render_and_sample, size=size, samples=samples), chunks, chunksize=1)
+        together = time.perf_counter() - start
+    return {
+        "n": n,
+        "size": size,
+        "samples": samples,
+        "cores": cores(),
+        "one_process_per_second": round(n / alone, 1),
+        "processes": processes,
+        "processes_per_second": round(n / together, 1),
+    }
+
+
+def _render_and_sample(bounds: tuple[int, int], size: int, samples: int) -> None:
+    """Sample and render: what a dataset builder does for each scene."""
+    _render_seconds(bounds, size, samples)
+
+
+BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {"render": render}
