@@ -1,7 +1,7 @@
 """Is this installation fit to run the notebooks? `vlmlab doctor`. Notebook 00.
 
 Each check is one line, [ok] or [fail], and a failed one ends in the command that mends it. [note] lines are worth
-knowing and fail nothing. Nothing heavy is imported before its own check, so that a broken package is a line, not a crash.
+knowing and fail nothing. Nothing heavy is imported before its own check: a broken package is a line, not a crash.
 """
 
 import hashlib
@@ -90,7 +90,7 @@ def _pins(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return dict(line.split("==") for line in lines if "==" in line)  # type: ignore[misc]
+    return dict(line.split("==") for line in lines if "==" in line)
 
 
 def _pip(*wanted: str) -> str:

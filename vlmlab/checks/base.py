@@ -5,6 +5,7 @@ answer is shown with its type and line. An exercise that nobody has begun is "[n
 """
 
 import copy
+import inspect
 import linecache
 import math
 import traceback
@@ -118,11 +119,7 @@ def _judge(
                 got = answer(*arguments, **keywords)
             except Exception as error:  # whatever the student's code raises is theirs to read, not ours to raise
                 return Verdict(False, f"{name} {raised(error, answer)}", "exception")
-            if got is None or got is ...:
-                return Verdict(
-                    False, f"{name} returned nothing yet; replace the ... and return your result", "not begun"
-                )
-            if fault is None and not _same(arguments, case.arguments, 0.0):
+            if fault is None and _changed(arguments, case.arguments):
                 fault = ("changed its input", "it changes its arguments in place; work on a copy, as in x = x.clone()")
         results.append((case, got, expected))
         if fault is None:
@@ -130,6 +127,8 @@ def _judge(
             if difference:
                 where = f" for {case.name}" if case.name else ""
                 fault = ("", f"{difference}{where}")
+    if all(got is None or got is ... for _, got, _ in results) and any(want is not None for _, _, want in results):
+        return Verdict(False, f"{name} returns nothing yet; replace the ... and return your result", "not begun")
     if fault is None:
         return Verdict(True, f"{name}: {done}" if done else f"{name} is right")
     if fault[0]:
@@ -146,7 +145,7 @@ def _fits(mistake: Mistake, case: Case, got: Any, expected: Any, tolerance: floa
         if mistake.fits is not None:
             return bool(mistake.fits(got, expected, *arguments))
         if mistake.wrong is not None:
-            return _same(got, mistake.wrong(*arguments, **case.keywords), tolerance)
+            return not compare(got, mistake.wrong(*arguments, **case.keywords), tolerance)
     except Exception:  # a wrong result may be of any type or shape: then it is not this mistake
         return False
     return False
@@ -154,7 +153,7 @@ def _fits(mistake: Mistake, case: Case, got: Any, expected: Any, tolerance: floa
 
 def raised(error: Exception, answer: Any) -> str:
     """What went wrong in a student's code: the exception's type, its message, and the line of their own function."""
-    file = getattr(getattr(answer, "__code__", None), "co_filename", None)
+    file = getattr(getattr(inspect.unwrap(answer), "__code__", None), "co_filename", None)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == file] or [
         frame for frame in frames if frame.filename != __file__
@@ -211,26 +210,28 @@ def _compare_arrays(got: Any, expected: Tensor | np.ndarray, tolerance: float) -
     return "" if worst <= tolerance * scale else f"the values are off by up to {worst:.3g}"
 
 
-def _compare_numbers(got: Any, expected: float, tolerance: float) -> str:
+def _compare_numbers(got: Any, expected: Any, tolerance: float) -> str:
     if isinstance(got, Tensor | np.ndarray) and math.prod(got.shape) == 1:
         got = got.item()
     if isinstance(got, bool) or not isinstance(got, int | float | np.number):
         return f"it should give a number, got {_kind(got)}"
-    if not math.isfinite(got):
-        return (
-            "" if not math.isfinite(expected) and str(got) == str(expected) else f"got {got}, expected {expected:.6g}"
-        )
-    close = abs(float(got) - float(expected)) <= tolerance * (abs(float(expected)) or 1.0)
-    return "" if close else f"got {float(got):.6g}, expected {float(expected):.6g}"
+    one, other = float(got), float(expected)
+    close = one == other or abs(one - other) <= tolerance * (abs(other) or 1.0)
+    return "" if close else f"got {one:.6g}, expected {other:.6g}"
 
 
-def _same(one: Any, other: Any, tolerance: float) -> bool:
-    if isinstance(one, Tensor | np.ndarray | bool | int | float | list | tuple | str | Mapping | np.number):
-        return type(one) is not type(None) and compare(one, other, tolerance) == ""
-    return True  # objects of other kinds are not compared
+def _changed(now: Any, before: Any) -> bool:
+    """Whether arrays, lists or dicts among the arguments hold something else than before."""
+    if isinstance(before, list | tuple):
+        return len(now) != len(before) or any(map(_changed, now, before))
+    if isinstance(before, dict):
+        return set(now) != set(before) or any(_changed(now[key], before[key]) for key in before)
+    return isinstance(before, Tensor | np.ndarray) and bool(compare(now, before, 0.0))
 
 
 def _kind(value: Any) -> str:
+    if value is None or value is ...:
+        return "nothing"
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, np.ndarray):

@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +130,8 @@ def notebook_page(outcome: "Outcome", names: list[str]) -> str:
     problems = "".join(f"<li>{html.escape(problem)}</li>" for problem in outcome.problems)
     head = (
         f'<nav><a href="index.html">All notebooks</a></nav><p>{_verdict(outcome)} {outcome.seconds:.1f} s, '
-        f"{outcome.peak_mb:.0f} MB at its peak, parameters <code>{html.escape(json.dumps(outcome.parameters))}</code></p>"
+        f"{outcome.peak_mb:.0f} MB at its peak, "
+        f"parameters <code>{html.escape(json.dumps(outcome.parameters))}</code></p>"
     )
     if problems:
         head += f'<ul class="problems">{problems}</ul>'
@@ -192,10 +192,11 @@ def write(suite: "Suite", target: Path) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         names = [outcome.name for outcome in suite.outcomes]
-        _save(fresh / "results.json", lambda: json.dumps(suite.summary(), indent=2, ensure_ascii=False) + "\n")
+        results = json.dumps(suite.summary(), indent=2, ensure_ascii=False) + "\n"
+        (fresh / "results.json").write_text(results, encoding="utf-8")
         for outcome in suite.outcomes:
-            _save(fresh / f"{outcome.name}.html", lambda outcome=outcome: notebook_page(outcome, names))
-        _save(fresh / "index.html", lambda: index_page(suite))
+            (fresh / f"{outcome.name}.html").write_text(notebook_page(outcome, names), encoding="utf-8")
+        (fresh / "index.html").write_text(index_page(suite), encoding="utf-8")
         fresh.chmod(0o755)
         old = None
         if target.exists():
@@ -206,7 +207,3 @@ def write(suite: "Suite", target: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _save(path: Path, make: Callable[[], str]) -> None:
-    path.write_text(make(), encoding="utf-8")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """A context: `begin` a notebook, `watch` it, `end` it. Silent without a console; plain lines when not a terminal."""
+    """A context: `begin` a notebook, `watch` it, `end` it. Silent without a console; plain lines off a terminal."""
 
     def __init__(self, console: "Console | None", count: int):
         self.console, self.count, self.done = console, count, 0
@@ -45,5 +45,6 @@ class Progress:
         self.done += 1
         if self.console is not None:
             verdict = "passed" if outcome.passed else "FAILED"
-            line = f"{self.done}/{self.count} {outcome.name}: {verdict} ({outcome.seconds:.1f} s, {outcome.peak_mb:.0f} MB)"
+            cost = f"{outcome.seconds:.1f} s, {outcome.peak_mb:.0f} MB"
+            line = f"{self.done}/{self.count} {outcome.name}: {verdict} ({cost})"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """The strict runner: execute notebooks, judge them, keep results, write the report. Serves every notebook."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -104,7 +105,7 @@ class Suite:
             for problem in outcome.problems:
                 console.print(f"{outcome.name}: {problem}", markup=False, highlight=False, soft_wrap=True)
             if outcome.unpaired:
-                note = f"{outcome.name}: note: notebooks/{outcome.name}.ipynb is not its source's pair; --update rewrites it"
+                note = f"{outcome.name}: note: {outcome.name}.ipynb differs from its source; --update rewrites it"
                 console.print(note, markup=False, highlight=False, soft_wrap=True)
         for problem in self.problems:
             console.print(problem, markup=False, highlight=False, soft_wrap=True)
@@ -243,10 +244,8 @@ def _judge(
     from papermill.execute import remove_error_markers
 
     executed = prepared
-    try:
+    with contextlib.suppress(OSError, ValueError):  # ended before the first save: the report shows the source
         executed = remove_error_markers(nbformat.read(folder / "output.ipynb", as_version=4))
-    except (OSError, ValueError):
-        pass  # ended before the first save: the report shows the source
     seen_file = folder / "seen.json"
     seen = json.loads(seen_file.read_text(encoding="utf-8")) if seen_file.is_file() else []
     results, repeated = strict.recorded(folder / "results.jsonl")

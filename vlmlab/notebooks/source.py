@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def available(folder: Path | None = None) -> list[Source]:
         if re.match(r"\d+_", path.name)
     ]
     found.sort(key=lambda source: (source.number, source.name))
-    for first, second in zip(found, found[1:], strict=False):
+    for first, second in pairwise(found):
         if first.number == second.number:
             raise BadInput(f"{first.path.name} and {second.path.name} share a number; rename one of them")
     return found

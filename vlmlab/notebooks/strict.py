@@ -134,7 +134,7 @@ def _without_alt(output: NotebookNode) -> bool:
 def _img_without_alt(html: str) -> bool:
     if "<img" not in html:
         return False
-    return any(not (image.get("alt") or "").strip() for image in BeautifulSoup(html, "html.parser").find_all("img"))
+    return any(not str(image.get("alt") or "").strip() for image in BeautifulSoup(html, "html.parser").find_all("img"))
 
 
 def recorded(log: Path) -> tuple[dict[str, Any], list[str]]:

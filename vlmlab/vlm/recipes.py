@@ -1,7 +1,8 @@
 """The training recipes of the shipped models, each one command: `vlmlab train NAME`. Notebook 04.
 
     tokenizer           byte-level BPE on the suite's own text
-    clip-tiny           contrastive pretraining of the encoder on pictures and captions
+    clip-tiny-short     contrastive pretraining of the encoder on pictures and captions, first cycle of the learning rate
+    clip-tiny           a second cycle
     language-tiny       the language model on text alone: described scenes and word maps
     llava-tiny-stage1   LLaVA's stage 1: the projector, on descriptions
     llava-tiny          LLaVA's stage 2: projector and language model, on questions and descriptions
@@ -63,8 +64,10 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("tokenizer", TrainConfig(steps=1), batch=0, scenes=3000),
-        Recipe("clip-tiny", TrainConfig(steps=900, lr=1e-3, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.98), precision="bf16"), batch=96,
+        Recipe("clip-tiny-short", TrainConfig(steps=900, lr=1e-3, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.98), precision="bf16"), batch=96,
                scenes=20000, needs=("tokenizer",)),
+        Recipe("clip-tiny", TrainConfig(steps=850, lr=1e-3, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.98), precision="bf16", seed=1),
+               batch=96, scenes=20000, needs=("tokenizer", "clip-tiny-short")),
         Recipe("language-tiny", TrainConfig(steps=1100, lr=2e-3, weight_decay=0.01, betas=(0.9, 0.98), precision="bf16"), batch=16,
                scenes=8000, per_scene=16, groups=(("embed_tokens", 6e-4),), needs=("tokenizer",)),
         Recipe("llava-tiny-stage1", TrainConfig(steps=300, lr=2e-3, betas=(0.9, 0.98), precision="bf16"), batch=32, scenes=20000, per_scene=16,
@@ -171,6 +174,8 @@ def _tokenizer(recipe: Recipe, resume: bool) -> None:
 def _clip(recipe: Recipe, resume: bool) -> TrainResult:
     config, words, data = get_preset(recipe.preset), tokenizer(), scenes(recipe.scenes)
     model = contrastive_model(config, words, recipe.train.seed)
+    if "clip-tiny-short" in recipe.needs:
+        model.load_state_dict(read_tensors(finished("clip-tiny-short"))[0])
     held_out, facts = scenes(1024, "val"), data.scenes
     preprocess = VLM.from_preset(config, "meta").preprocess
 
@@ -300,6 +305,7 @@ def _trained(
 
 _RUNNERS: dict[str, Callable[[Recipe, bool], TrainResult | None]] = {
     "tokenizer": _tokenizer,
+    "clip-tiny-short": _clip,
     "clip-tiny": _clip,
     "language-tiny": _language,
     "llava-tiny-stage1": _stage,

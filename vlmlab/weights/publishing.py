@@ -5,6 +5,7 @@
 
 import json
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -13,14 +14,14 @@ import torch
 
 from vlmlab import runtime
 from vlmlab.benchmarks import BENCHMARKS, evaluate
-from vlmlab.files import read_json, read_tensors, write_json, write_tensors
+from vlmlab.files import read_json, read_tensors, write_json, write_tensors, write_text
 from vlmlab.vlm import recipes, saving
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import get_preset
 from vlmlab.vlm.training_log import read_metrics
 from vlmlab.weights.shipped import load, manifest, ship
 
-STAGES = ("clip-tiny", "language-tiny", "llava-tiny-stage1", "llava-tiny")
+STAGES = ("clip-tiny-short", "clip-tiny", "language-tiny", "llava-tiny-stage1", "llava-tiny")
 VISION = ("clip-tiny.safetensors", "vision.")
 LANGUAGE = ("language-tiny.safetensors", "")
 
@@ -96,5 +97,33 @@ def record_results(name: str, say: Callable[[str], object] = print) -> None:
     write_json(runtime.data_dir() / "manifest.json", listing)
 
 
+def markdown(results: dict[str, dict[str, Any]]) -> str:
+    """The README's table of a model's results on held-out scenes, asked for sentences."""
+    seen, unseen = results["scenes/sentence"]["by_type"], results["scenes-combinations/sentence"]["by_type"]
+    lines = [
+        "| questions | n | accuracy % | 95 % interval | new combinations % | blind % | chance % | constant % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row, values in seen.items():
+        share = {key: f"{100 * values[key]:.1f}" for key in ("accuracy", "low", "high", "blind", "chance", "constant")}
+        other = f"{100 * unseen[row]['accuracy']:.1f}" if row in unseen else ""
+        lines.append(
+            f"| {row} | {values['n']} | {share['accuracy']} | {share['low']}-{share['high']} | {other} "
+            f"| {share['blind']} | {share['chance']} | {share['constant']} |"
+        )
+    return "\n".join(lines)
+
+
+def write_readme() -> None:
+    """Put the table of llava-tiny's recorded results between README's markers."""
+    path = runtime.data_dir().parent / "README.md"
+    before, rest = path.read_text(encoding="utf-8").split("<!-- results:begin -->\n")
+    _, after = rest.split("<!-- results:end -->")
+    table = markdown(manifest()["results"]["llava-tiny"])
+    write_text(path, f"{before}<!-- results:begin -->\n{table}\n<!-- results:end -->{after}")
+
+
 if __name__ == "__main__":
-    publish()
+    if "--readme" not in sys.argv:
+        publish()
+    write_readme()

@@ -29,6 +29,8 @@ def _allowed(host: object) -> bool:
 
 
 def _refuse(what: str, target: object) -> None:
+    if isinstance(target, bytes):
+        target = target.decode("ascii", "replace")
     log = os.environ.get("VLMLAB_NETWORK_LOG")
     if log:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -43,7 +45,8 @@ def _audit(event: str, arguments: tuple) -> None:
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         address = arguments[1]
         if isinstance(address, tuple) and address and isinstance(address[0], str | bytes) and not _allowed(address[0]):
-            _refuse(event, f"{address[0]}:{address[1] if len(address) > 1 else ''}")
+            host = address[0].decode("ascii", "replace") if isinstance(address[0], bytes) else address[0]
+            _refuse(event, f"{host}:{address[1] if len(address) > 1 else ''}")
     elif event in ("socket.getaddrinfo", "socket.gethostbyname") and not _allowed(arguments[0]):
         _refuse(event, arguments[0])
 

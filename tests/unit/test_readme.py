@@ -1,0 +1,35 @@
+"""README says what is true: its table is the manifest's, its files exist, its commands are known."""
+
+import re
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from vlmlab.cli import app
+from vlmlab.weights import manifest
+from vlmlab.weights.publishing import markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_is_the_recorded_one():
+    table = TEXT.split("<!-- results:begin -->\n")[1].split("\n<!-- results:end -->")[0]
+    assert table == markdown(manifest()["results"]["llava-tiny"])
+
+
+def test_linked_files_exist():
+    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    assert links
+    for link in links:
+        assert "://" in link or (ROOT / link).is_file(), link
+
+
+def test_commands_exist():
+    commands = set(re.findall(r"vlmlab (\w+) ?", TEXT)) & set(re.findall(r"bin/vlmlab (\w+)", TEXT))
+    assert {"render", "ask", "doctor", "account", "train", "evaluate"} <= commands
+    for command in commands:
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", TEXT, re.MULTILINE):
+        assert f"\n{target}:" in make
