@@ -38,7 +38,9 @@ class MissingDependency(VlmlabError):
     """An optional package that the requested function needs."""
 
     def __init__(self, package: str, purpose: str, install: str | None = None):
-        super().__init__(f"{purpose} needs the package {package!r}; install it with: {install or 'pip install ' + package}")
+        super().__init__(
+            f"{purpose} needs the package {package!r}; install it with: {install or 'pip install ' + package}"
+        )
 
 
 class TrainingDiverged(VlmlabError):

@@ -59,7 +59,9 @@ def sha256(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_tensors(path: str | os.PathLike, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(
+    path: str | os.PathLike, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
     """Write named tensors as safetensors, atomically."""
     from safetensors.torch import save_file
 
@@ -78,6 +80,9 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict
         raise BadCheckpoint(f"no such checkpoint: {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
-        raise BadCheckpoint(f"{path} is damaged ({error}); restore it (git checkout -- {path}) or train it again") from None
+        raise BadCheckpoint(
+            f"{path} is damaged ({error}); restore it (git checkout -- {path}) or train it again"
+        ) from None

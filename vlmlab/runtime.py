@@ -70,5 +70,5 @@ def data_dir() -> Path:
 
 
 def work_dir() -> Path:
-    """The folder for rendered scenes and training runs, which git ignores (VLMLAB_WORK overrides it; default ./runs)."""
+    """The folder for rendered scenes and training runs, ignored by git (VLMLAB_WORK overrides it; default ./runs)."""
     return Path(os.environ.get("VLMLAB_WORK") or "runs")

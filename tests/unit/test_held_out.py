@@ -94,8 +94,17 @@ def test_reading_a_verdict(text, answer, form, right):
 
 
 def test_evaluate_puts_the_blind_baseline_beside(asked):
-    result = evaluate(Planted(lambda image, prompt: "yes" if image is not None else "no"), "scenes", limit=40, form="word")
-    assert result["n"] == 40 and set(result["by_type"]["all"]) >= {"accuracy", "low", "high", "chance", "constant", "blind"}
+    result = evaluate(
+        Planted(lambda image, prompt: "yes" if image is not None else "no"), "scenes", limit=40, form="word"
+    )
+    assert result["n"] == 40 and set(result["by_type"]["all"]) >= {
+        "accuracy",
+        "low",
+        "high",
+        "chance",
+        "constant",
+        "blind",
+    }
 
 
 def test_unknown_names_are_refused(asked):

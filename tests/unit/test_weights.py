@@ -27,7 +27,9 @@ def shipped(tmp_path, monkeypatch, vlm):
     vlm.tokenizer.save(folder / "tokenizer.json")
     names = ["checkpoints/small.safetensors", "checkpoints/tokenizer.json"]
     files = {name: {"sha256": sha256(tmp_path / "data" / name)} for name in names}
-    write_json(tmp_path / "data" / "manifest.json", {"files": files, "models": {"small": {"files": names}}, "results": {}})
+    write_json(
+        tmp_path / "data" / "manifest.json", {"files": files, "models": {"small": {"files": names}}, "results": {}}
+    )
     monkeypatch.setenv("VLMLAB_DATA", str(tmp_path / "data"))
     return folder
 
@@ -53,7 +55,12 @@ def test_parts_may_lie_elsewhere(tmp_path, vlm):
 def test_a_damaged_shipped_file_is_refused_with_its_cure(shipped, damage):
     path = shipped / "small.safetensors"
     data = path.read_bytes()
-    changed = {"truncated": data[: len(data) // 2], "empty": b"", "garbage": b"x" * 100, "flipped": data[:-1] + bytes([data[-1] ^ 1])}
+    changed = {
+        "truncated": data[: len(data) // 2],
+        "empty": b"",
+        "garbage": b"x" * 100,
+        "flipped": data[:-1] + bytes([data[-1] ^ 1]),
+    }
     path.write_bytes(changed[damage]) if damage in changed else path.unlink()
     with pytest.raises(BadCheckpoint, match="restore it: git checkout") as caught:
         load("small", "cpu")
@@ -77,7 +84,11 @@ def test_names_and_shapes_are_strict(shipped):
     write_tensors(shipped / "odd.safetensors", tensors, metadata)
     with pytest.raises(BadCheckpoint) as caught:
         load(shipped / "odd.safetensors", "cpu")
-    for part in ("missing language.norm.weight", "unexpected projector.extra", "vision.norm.bias is (7,), expected (192,)"):
+    for part in (
+        "missing language.norm.weight",
+        "unexpected projector.extra",
+        "vision.norm.bias is (7,), expected (192,)",
+    ):
         assert part in str(caught.value)
 
 
@@ -106,5 +117,7 @@ def test_every_shipped_file_is_the_manifests():
     for name, record in listing["files"].items():
         assert verify(name).stat().st_size == record["bytes"], name
         assert record["licence"] and "recipe" in record
-    total = sum((runtime.data_dir() / name).stat().st_size for name in listing["files"] if name.endswith(".safetensors"))
+    total = sum(
+        (runtime.data_dir() / name).stat().st_size for name in listing["files"] if name.endswith(".safetensors")
+    )
     assert total <= 48 * 2**20

@@ -1,4 +1,4 @@
-"""Notebook 05. Measuring models: `evaluate` asks a model a benchmark's questions and puts baselines beside its score."""
+"""Notebook 05. Measuring models: `evaluate` asks a benchmark's questions and puts baselines beside the score."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any

@@ -58,7 +58,12 @@ def rows(question: Question) -> list[str]:
         found.append(f"attribute: {question.topic}")
     elif question.type == "relation":
         found.append(f"relation: {CATEGORIES[question.topic]}")
-        side = {"left of": "left/right", "right of": "left/right", "in front of": "front/behind", "behind": "front/behind"}
+        side = {
+            "left of": "left/right",
+            "right of": "left/right",
+            "in front of": "front/behind",
+            "behind": "front/behind",
+        }
         if question.topic in side:
             found.append(f"relation: {side[question.topic]}")
     return [*found, "all"]

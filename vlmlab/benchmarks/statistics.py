@@ -6,7 +6,7 @@ Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927), (0, 1) for n = 0: honest also near 0 and 1, where +-1.96 s is not."""
+    """95 % interval of a proportion (Wilson 1927): honest also near 0 and 1, where +-1.96 s is not; (0, 1) for n=0."""
     if n == 0:
         return 0.0, 1.0
     p, zz = right / n, Z95 * Z95

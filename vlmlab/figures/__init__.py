@@ -7,10 +7,11 @@ from vlmlab.figures.base import BLUE, COLOURS, GREEN, GREY, ORANGE, PINK, SKY, V
 from vlmlab.figures.curves import bars, losses
 from vlmlab.figures.matrices import heatmaps, matrix, position_similarity
 from vlmlab.figures.pictures import overlay, patch_grid, patches, pictures
+from vlmlab.figures.tables import show_table, table_html
 from vlmlab.figures.tokens import blocks, token_strip
 
 __all__ = [
     "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PINK", "SKY", "VERMILION", "YELLOW",
     "bars", "blocks", "figure_html", "heatmaps", "losses", "matrix", "overlay", "patch_grid", "patches", "pictures",
-    "png", "position_similarity", "show", "token_strip",
+    "png", "position_similarity", "show", "show_table", "table_html", "token_strip",
 ]  # fmt: skip

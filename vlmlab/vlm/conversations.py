@@ -4,12 +4,14 @@ Each item is one human turn and one answer. Questions are answered by a sentence
 after LLaVA-1.5's format prompt, by that word alone.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 
 from vlmlab.scenes import Scene
 from vlmlab.scenes.captions import caption, listing, name, order, sentences
+from vlmlab.scenes.programs import Ambiguous, facing
 from vlmlab.scenes.questions import TYPES, Question
 
 SHORT = "Answer the question using a single word or phrase."
@@ -52,11 +54,12 @@ def as_item(question: Question, short: bool) -> Item:
 
 
 def word_map(scene: Scene, mask: np.ndarray, grid: int = 8) -> list[list[str]]:
-    """What is where, in words: for each cell of a grid x grid map, row by row, the words of the object that fills most
-    of it ("small", "shiny", "red", "cat", "facing left"), or "floor".
+    """What is where, in words, for each cell of a grid x grid map, row by row.
 
-    mask: (S, S) instance ids of the scene, S a multiple of grid. The map is text: a language model that learns to answer
-    from the sum of each cell's word embeddings has learnt to read a picture-like sequence without seeing a pixel.
+    A cell has the words of the object that fills most of it ("small", "shiny", "red", "cat", "left"), or "floor".
+
+    mask: (S, S) instance ids of the scene, S a multiple of grid. The map is text: a language model that learns
+    to answer from the sum of each cell's word embeddings has learnt to read a picture-like sequence without seeing a pixel.
     """
     cells = np.asarray(mask).reshape(grid, mask.shape[0] // grid, grid, -1).swapaxes(1, 2).reshape(grid * grid, -1)
     looks = [object_words(scene, index) for index in range(len(scene.objects))]
@@ -70,12 +73,8 @@ def word_map(scene: Scene, mask: np.ndarray, grid: int = 8) -> list[list[str]]:
 
 def object_words(scene: Scene, index: int) -> list[str]:
     """The words of an object: size, material, colour, kind, and where it faces if it has a front."""
-    from vlmlab.scenes.programs import Ambiguous, facing
-
     item = scene.objects[index]
     words = [item.size, item.material, item.colour, item.kind]
-    try:
+    with suppress(Ambiguous):
         words.append(facing(scene, index).split()[0])  # towards, away, left, right
-    except Ambiguous:
-        pass
     return words

@@ -29,8 +29,11 @@ WORDS = 5  # most words of one cell of a word map
 
 
 class Packed(NamedTuple):
-    """One batch. ids, labels, positions (B, L); segment (B, L): 0 the prefix, k the k-th question, -1 padding;
-    kinds (B, L) index into KINDS at labelled tokens; rows (B,): which scenes; words (B, P, WORDS) of a word map, or None."""
+    """One batch: ids, labels, positions (B, L).
+
+    segment (B, L): 0 the prefix, k the k-th question, -1 padding. kinds (B, L): index into KINDS at labelled tokens.
+    rows (B,): which scenes. words (B, P, WORDS): ids of a word map's cells, -1 where there are fewer; or None.
+    """
 
     ids: Tensor
     labels: Tensor
@@ -39,6 +42,10 @@ class Packed(NamedTuple):
     kinds: Tensor
     rows: Tensor
     words: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Packed":
+        """The same batch on a device."""
+        return Packed(*(None if value is None else value.to(device) for value in self))  # type: ignore[arg-type]
 
     @property
     def visible(self) -> Tensor:
@@ -85,7 +92,7 @@ class Corpus:
 
 
 def items_of(scene: Scene, questions: int, balance: Balance, shorts: float = 0.35) -> list[Item]:
-    """Descriptions, statements and balanced questions of a scene; a share `shorts` of the questions is asked for a word."""
+    """Descriptions, statements and balanced questions of a scene; a share `shorts` of these is asked for a word."""
     rng = np.random.default_rng([11, scene.seed or 0])
     asked = [q for q in scene.questions(count=questions) if balance.keep(q)]
     return [*descriptions(scene), *statements(scene), *(as_item(q, bool(rng.random() < shorts)) for q in asked)]
@@ -95,7 +102,7 @@ def encode_item(item: Item, tokenizer: Tokenizer, template: Template) -> tuple[l
     """Ids of one question behind the image, and how many of the last carry loss."""
     turns = [{"from": "human", "value": "<image>\n" + item.question}, {"from": "gpt", "value": item.answer}]
     ids, labels = template.encode(turns, tokenizer)
-    start = ids.index(tokenizer.image_id) + 1
+    start = ids.index(tokenizer.id("<image>")) + 1
     return ids[start:], sum(label != IGNORE for label in labels)
 
 
@@ -141,7 +148,9 @@ def _word_ids(cell: list[str], tokenizer: Tokenizer, known: dict[str, int]) -> l
     return ids + [-1] * (WORDS - len(ids))
 
 
-def _part(bounds: tuple[int, int], split: str, tokenizer_file: str, template: Template, questions: int, maps: bool) -> Corpus:
+def _part(
+    bounds: tuple[int, int], split: str, tokenizer_file: str, template: Template, questions: int, maps: bool
+) -> Corpus:
     scenes = (sample(seed, split=split) for seed in range(*bounds))
     return build(scenes, Tokenizer.load(tokenizer_file), template, questions=questions, maps=maps)
 
@@ -158,7 +167,7 @@ def build_cached(
     maps: bool = False,
     workers: int = 2,
 ) -> Corpus:
-    """The corpus of scenes first_seed .. first_seed + count - 1, built on several processes once, then read from disk."""
+    """The corpus of scenes first_seed .. first_seed + count - 1, built once on several processes, then read."""
     folder = Path(folder)
     meta = {"count": count, "split": split, "first_seed": first_seed, "questions": questions, "maps": maps,
             "template": template.name, "tokenizer": Path(tokenizer_file).name}  # fmt: skip
@@ -170,7 +179,9 @@ def build_cached(
 
     step = 500  # also the unit in which answers are balanced
     bounds = [(first_seed + s, first_seed + min(s + step, count)) for s in range(0, count, step)]
-    work = partial(_part, split=split, tokenizer_file=str(tokenizer_file), template=template, questions=questions, maps=maps)
+    work = partial(
+        _part, split=split, tokenizer_file=str(tokenizer_file), template=template, questions=questions, maps=maps
+    )
     with get_context("spawn").Pool(min(workers, len(bounds))) as pool:
         corpus = concatenate(pool.map(work, bounds, chunksize=1))
     corpus.save(folder)
@@ -198,8 +209,8 @@ def concatenate(parts: Sequence[Corpus]) -> Corpus:
 class Packing:
     """How rows are packed. prefix: "image" (patches placeholders), "map" (the same, embedded from words) or "text".
 
-    opening: ids before the image. per_scene: most questions a row, budget: most tokens of them (rows of one length waste
-    no padding). weights: how often each kind is drawn (1 where absent; 0 leaves it out).
+    opening: ids before the image. per_scene: most questions a row, budget: most tokens of them (rows of one length
+    waste no padding). weights: how often each kind is drawn (1 where absent; 0 leaves it out).
     """
 
     opening: tuple[int, ...]
@@ -227,10 +238,13 @@ def pack(corpus: Corpus, rows: np.ndarray, how: Packing, rng: np.random.Generato
     words = None
     if how.prefix == "map" and corpus.words is not None:
         words = torch.from_numpy(corpus.words[rows].astype(np.int64))
-    return Packed(*(torch.from_numpy(array) for array in stacked), torch.from_numpy(np.asarray(rows, np.int64)), words)
+    ids, labels, positions, segment, kinds = (torch.from_numpy(array) for array in stacked)
+    return Packed(ids, labels, positions, segment, kinds, torch.from_numpy(np.asarray(rows, np.int64)), words)
 
 
-def _row(corpus: Corpus, row: int, how: Packing, weight: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def _row(
+    corpus: Corpus, row: int, how: Packing, weight: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, ...]:
     if how.prefix == "text":
         cut = corpus.description_bounds[row : row + 2]
         prefix = np.concatenate([how.opening, corpus.descriptions[cut[0] : cut[1]]])

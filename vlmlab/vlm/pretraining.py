@@ -29,7 +29,11 @@ def coverage(mask: np.ndarray, patch: int) -> np.ndarray:
     """Share of each patch that each object covers: mask (S, S) of ids -> (objects, P), objects 1 .. max."""
     grid = mask.shape[0] // patch
     cells = mask.reshape(grid, patch, grid, patch).swapaxes(1, 2).reshape(grid * grid, patch * patch)
-    return np.stack([(cells == i).mean(1) for i in range(1, int(mask.max()) + 1)]) if mask.max() else np.zeros((0, grid * grid))
+    return (
+        np.stack([(cells == i).mean(1) for i in range(1, int(mask.max()) + 1)])
+        if mask.max()
+        else np.zeros((0, grid * grid))
+    )
 
 
 def contrastive_batch(
@@ -56,7 +60,7 @@ def contrastive_batch(
                 owners.append(index)
                 phrases.append(phrase(scene, number))
     different = {text: i for i, text in enumerate(dict.fromkeys(phrases))}
-    pad = tokenizer.pad_id
+    pad = tokenizer.id("<pad>")
     return ContrastiveBatch(
         normalised(rgb, preprocess),
         pad_ids([tokenizer.encode(" " + text) for text in texts], pad),

@@ -1,8 +1,8 @@
 """The training recipes of the shipped models, each one command: `vlmlab train NAME`. Notebook 04.
 
     tokenizer           byte-level BPE on the suite's own text
-    clip-tiny-short     contrastive pretraining of the encoder on pictures and captions, first cycle of the learning rate
-    clip-tiny           a second cycle
+    clip-tiny-short     contrastive pretraining of the encoder on pictures and captions
+    clip-tiny           a second cycle of the learning rate, going on from there
     language-tiny       the language model on text alone: described scenes and word maps
     llava-tiny-stage1   LLaVA's stage 1: the projector, on descriptions
     llava-tiny          LLaVA's stage 2: projector and language model, on questions and descriptions
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vlmlab import runtime
 from vlmlab.errors import UnknownName
-from vlmlab.files import read_tensors, write_tensors
+from vlmlab.files import read_tensors, sha256, write_tensors
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes import sample
 from vlmlab.scenes.dataset import SceneDataset
@@ -46,12 +46,18 @@ DESCRIPTIONS = ("dense", "full", "short caption", "order")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe trains and on how much. batch: rows a step; per_scene: questions a row; scenes: of the train split."""
+    """What a recipe trains and on how much.
+
+    batch: rows a step. per_scene: most questions a row. scenes: of the train split; checks: of the split `val`, watched
+    while training. needs: recipes that come first. weights: see corpus.Packing. groups: (prefix of parameter names,
+    learning rate) where it is not train.lr.
+    """
 
     name: str
     train: TrainConfig
     batch: int
     scenes: int
+    checks: int = 1024
     per_scene: int = 0
     needs: tuple[str, ...] = ()
     preset: str = "llava-tiny"
@@ -60,23 +66,55 @@ class Recipe:
     evaluate_every: int = 100
 
 
+FAST: dict[str, Any] = {"betas": (0.9, 0.98), "precision": "bf16"}
+DECAY: dict[str, Any] = {"weight_decay": 0.05, "warmup": 0.05}
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("tokenizer", TrainConfig(steps=1), batch=0, scenes=3000),
-        Recipe("clip-tiny-short", TrainConfig(steps=900, lr=1e-3, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.98), precision="bf16"), batch=96,
-               scenes=20000, needs=("tokenizer",)),
-        Recipe("clip-tiny", TrainConfig(steps=850, lr=1e-3, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.98), precision="bf16", seed=1),
-               batch=96, scenes=20000, needs=("tokenizer", "clip-tiny-short")),
-        Recipe("language-tiny", TrainConfig(steps=1100, lr=2e-3, weight_decay=0.01, betas=(0.9, 0.98), precision="bf16"), batch=16,
-               scenes=8000, per_scene=16, groups=(("embed_tokens", 6e-4),), needs=("tokenizer",)),
-        Recipe("llava-tiny-stage1", TrainConfig(steps=300, lr=2e-3, betas=(0.9, 0.98), precision="bf16"), batch=32, scenes=20000, per_scene=16,
-               needs=("tokenizer", "clip-tiny", "language-tiny"),
-               weights=tuple((kind, 0.0) for kind in KINDS if kind not in DESCRIPTIONS)),
-        Recipe("llava-tiny", TrainConfig(steps=3000, lr=1e-3, weight_decay=0.01, betas=(0.9, 0.98), precision="bf16"), batch=32, scenes=20000,
-               per_scene=16, needs=("tokenizer", "clip-tiny", "language-tiny", "llava-tiny-stage1")),
+        Recipe(
+            "clip-tiny-short",
+            TrainConfig(steps=900, lr=1e-3, **DECAY, **FAST),
+            batch=96,
+            scenes=20000,
+            needs=("tokenizer",),
+        ),
+        Recipe(
+            "clip-tiny",
+            TrainConfig(steps=850, lr=1e-3, seed=1, **DECAY, **FAST),
+            batch=96,
+            scenes=20000,
+            needs=("tokenizer", "clip-tiny-short"),
+        ),
+        Recipe(
+            "language-tiny",
+            TrainConfig(steps=1100, lr=2e-3, weight_decay=0.01, **FAST),
+            batch=16,
+            scenes=8000,
+            per_scene=16,
+            groups=(("embed_tokens", 6e-4),),
+            needs=("tokenizer",),
+        ),
+        Recipe(
+            "llava-tiny-stage1",
+            TrainConfig(steps=300, lr=2e-3, **FAST),
+            batch=32,
+            scenes=20000,
+            per_scene=16,
+            needs=("tokenizer", "clip-tiny", "language-tiny"),
+            weights=tuple((kind, 0.0) for kind in KINDS if kind not in DESCRIPTIONS),
+        ),
+        Recipe(
+            "llava-tiny",
+            TrainConfig(steps=2400, lr=1e-3, weight_decay=0.01, **FAST),
+            batch=16,
+            scenes=20000,
+            per_scene=16,
+            groups=(("language.embed_tokens", 3e-4),),
+            needs=("tokenizer", "clip-tiny", "language-tiny", "llava-tiny-stage1"),
+        ),
     )
-}  # fmt: skip
+}
 
 
 def run(name: str, resume: bool = False, **overrides: Any) -> TrainResult | None:
@@ -131,9 +169,15 @@ def corpus(count: int, split: str = "train", first_seed: int = 0, maps: bool = F
 def packing(config: VLMConfig, recipe: Recipe, prefix: str = "image") -> Packing:
     """How a recipe's rows are packed."""
     words = tokenizer()
-    opening = (words.bos_id, *words.encode("USER:" if prefix == "text" else "USER: "))
+    opening = (words.id("<s>"), *words.encode("USER:" if prefix == "text" else "USER: "))
     return Packing(
-        opening, config.image_id, words.pad_id, config.vision.grid**2, recipe.per_scene, prefix=prefix, weights=recipe.weights
+        opening,
+        config.image_id,
+        words.id("<pad>"),
+        config.vision.grid**2,
+        recipe.per_scene,
+        prefix=prefix,
+        weights=recipe.weights,
     )
 
 
@@ -143,9 +187,12 @@ def draw(recipe: Recipe, step: int, count: int) -> tuple[np.ndarray, np.random.G
     return np.sort(rng.choice(count, min(recipe.batch, count), replace=False)), rng
 
 
-def features(vlm: VLM, pictures: SceneDataset, name: str) -> np.ndarray:
-    """H_v of all pictures, float16 (N, P, D_v) on disk, computed once: the encoder is frozen in both stages."""
-    path = runtime.work_dir() / "cache" / f"features-{name}-{pictures.folder.name}.npy"
+def features(vlm: VLM, pictures: SceneDataset, encoder: Path) -> np.ndarray:
+    """H_v of all pictures, float16 (N, P, D_v) on disk, computed once: the encoder is frozen in both stages.
+
+    encoder: the file its weights come from; other weights make another cache.
+    """
+    path = runtime.work_dir() / "cache" / f"features-{sha256(encoder)[:12]}-{pictures.folder.name}.npy"
     if not path.exists():
         shape = (len(pictures), vlm.config.vision.grid**2, vlm.config.feature_dim)
         temporary = path.with_suffix(".partial.npy")
@@ -176,7 +223,7 @@ def _clip(recipe: Recipe, resume: bool) -> TrainResult:
     model = contrastive_model(config, words, recipe.train.seed)
     if "clip-tiny-short" in recipe.needs:
         model.load_state_dict(read_tensors(finished("clip-tiny-short"))[0])
-    held_out, facts = scenes(1024, "val"), data.scenes
+    held_out, facts = scenes(recipe.checks, "val"), data.scenes
     preprocess = VLM.from_preset(config, "meta").preprocess
 
     def batch(step: int) -> Any:
@@ -187,8 +234,8 @@ def _clip(recipe: Recipe, resume: bool) -> TrainResult:
         )
 
     check = pretraining.contrastive_batch(
-        held_out.rgb[:96], held_out.mask[:96], held_out.scenes[:96], words, preprocess, config.vision.patch_size,
-        np.random.default_rng(0),
+        held_out.rgb[:96], held_out.mask[:96], held_out.scenes[:96], words, preprocess,
+        config.vision.patch_size, np.random.default_rng(0),
     )  # fmt: skip
     return _trained(recipe, model, batch, model, resume, lambda step: model(check)[1])
 
@@ -197,14 +244,14 @@ def contrastive_model(config: VLMConfig, words: Tokenizer, seed: int) -> Contras
     """A preset's encoder with a text tower, random weights from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ContrastiveModel(ViT(config.vision), TextTower(config.language.vocab_size, words.pad_id))
+        return ContrastiveModel(ViT(config.vision), TextTower(config.language.vocab_size, words.id("<pad>")))
 
 
 def _language(recipe: Recipe, resume: bool) -> TrainResult:
     config = get_preset(recipe.preset)
     llama = VLM.from_preset(config, "cpu", tokenizer(), seed=recipe.train.seed).language
     data = corpus(recipe.scenes, first_seed=TEXT_SEED, maps=True)
-    held_out = corpus(1000, "val", first_seed=TEXT_SEED, maps=True)
+    held_out = corpus(min(recipe.checks, 1000), "val", first_seed=TEXT_SEED, maps=True)
     ways = [packing(config, recipe, "text"), packing(config, recipe, "map")]
 
     def batch(step: int) -> Packed:
@@ -212,9 +259,9 @@ def _language(recipe: Recipe, resume: bool) -> TrainResult:
         return pack(data, rows, ways[min(step % 3, 1)], rng)  # one batch in three is text, two are maps
 
     def evaluate(step: int) -> dict[str, float]:
-        found = {}
+        found: dict[str, float] = {}
         for how in ways:
-            checks = pack(held_out, np.arange(64), how, np.random.default_rng(1))
+            checks = pack(held_out, np.arange(min(64, len(held_out))), how, np.random.default_rng(1))
             logits = llama.head(pretraining.language_hidden(llama, checks, config.image_id))
             found |= {f"{how.prefix}/{kind}": value for kind, value in _shares(logits, checks).items()}
         return found
@@ -225,7 +272,9 @@ def _language(recipe: Recipe, resume: bool) -> TrainResult:
 
 
 def _shares(logits: Tensor, batch: Packed) -> dict[str, float]:
-    return {kind: round(float(right.float().mean()), 4) for kind, right in pretraining.answers_right(logits, batch).items()}
+    return {
+        kind: round(float(right.float().mean()), 4) for kind, right in pretraining.answers_right(logits, batch).items()
+    }
 
 
 def _stage(recipe: Recipe, resume: bool) -> TrainResult:
@@ -235,8 +284,8 @@ def _stage(recipe: Recipe, resume: bool) -> TrainResult:
     fill_from_runs(vlm, recipe.needs)
     vlm.freeze().unfreeze(*(("projector",) if recipe.name.endswith("stage1") else ("projector", "language")))
     pictures, data = scenes(recipe.scenes), corpus(recipe.scenes)
-    held, held_data = scenes(1024, "val"), corpus(1024, "val")
-    seen, held_seen = features(vlm, pictures, "clip-tiny"), features(vlm, held, "clip-tiny")
+    held, held_data = scenes(recipe.checks, "val"), corpus(recipe.checks, "val")
+    seen, held_seen = (features(vlm, each, finished("clip-tiny")) for each in (pictures, held))
     how = packing(config, recipe)
 
     def batch(step: int) -> tuple[Packed, Tensor]:
@@ -255,10 +304,10 @@ def _stage(recipe: Recipe, resume: bool) -> TrainResult:
 
     def evaluate(step: int) -> dict[str, float]:
         found: dict[str, list[Tensor]] = {}
-        for start in range(0, 256, 64):
-            packed = pack(held_data, np.arange(start, start + 64), everything, np.random.default_rng(start))
-            images = torch.from_numpy(held_seen[start : start + 64]).float().to(vlm.device)
-            packed = Packed(*(x.to(vlm.device) if x is not None else None for x in packed))
+        for start in range(0, min(256, len(held_data)), 64):
+            rows = np.arange(start, min(start + 64, len(held_data)))
+            packed = pack(held_data, rows, everything, np.random.default_rng(start)).to(vlm.device)
+            images = torch.from_numpy(held_seen[rows]).float().to(vlm.device)
             logits = vlm(None, packed.ids, None, packed.visible, position_ids=packed.positions, image_features=images)
             for kind, right in pretraining.answers_right(logits, packed).items():
                 found.setdefault(kind, []).append(right.float())
@@ -294,7 +343,7 @@ def _trained(
 ) -> TrainResult:
     folder = runtime.work_dir() / recipe.name
     result = train(
-        recipe.name, model, list({"params": prefix, "lr": rate} for prefix, rate in recipe.groups) or None, batch, loss,
+        recipe.name, model, [{"params": prefix, "lr": rate} for prefix, rate in recipe.groups] or None, batch, loss,
         recipe.train, folder / "run", resume, evaluate, recipe.evaluate_every,
     )  # fmt: skip
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}

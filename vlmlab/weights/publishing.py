@@ -41,8 +41,13 @@ def publish(measure: bool = True, say: Callable[[str], object] = print) -> None:
     config, words = get_preset("llava-tiny"), recipes.tokenizer()
     words.save(folder / "tokenizer.json")
     write_tensors(folder / VISION[0], halves(_run("clip-tiny")), {"vision": json.dumps(asdict(config.vision))})
-    write_tensors(folder / LANGUAGE[0], halves(_run("language-tiny")), {"language": json.dumps(asdict(config.language))})
-    for name, elsewhere in (("llava-tiny-stage1", {"vision": VISION, "language": LANGUAGE}), ("llava-tiny", {"vision": VISION})):
+    write_tensors(
+        folder / LANGUAGE[0], halves(_run("language-tiny")), {"language": json.dumps(asdict(config.language))}
+    )
+    for name, elsewhere in (
+        ("llava-tiny-stage1", {"vision": VISION, "language": LANGUAGE}),
+        ("llava-tiny", {"vision": VISION}),
+    ):
         vlm = VLM.from_preset(config, "cpu", words)
         needs = recipes.RECIPES[name].needs
         recipes.fill_from_runs(vlm, (*needs, name))
@@ -91,7 +96,8 @@ def record_results(name: str, say: Callable[[str], object] = print) -> None:
             result = evaluate(vlm, benchmark, form=form)
             del result["answers"]
             results[f"{benchmark}/{form}"] = result
-            say(f"{name} on {benchmark}, {form}: {result['accuracy']:.3f} (blind {result['blind']:.3f}, n = {result['n']})")
+            shares = f"{result['accuracy']:.3f} (blind {result['blind']:.3f}, n = {result['n']})"
+            say(f"{name} on {benchmark}, {form}: {shares}")
     listing = manifest()
     listing["results"][name] = results
     write_json(runtime.data_dir() / "manifest.json", listing)

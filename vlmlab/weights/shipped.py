@@ -38,7 +38,9 @@ def verify(relative: str) -> Path:
     if not path.is_file():
         raise BadCheckpoint(f"data/{relative} is missing; restore it: git checkout -- data/{relative}")
     if record is None:
-        raise BadCheckpoint(f"data/{relative} is not in data/manifest.json, so it cannot be checked; restore the manifest")
+        raise BadCheckpoint(
+            f"data/{relative} is not in data/manifest.json, so it cannot be checked; restore the manifest"
+        )
     found = sha256(path)
     if found != record["sha256"]:
         raise BadCheckpoint(
@@ -77,7 +79,7 @@ def load_contrastive(name: str = "clip-tiny") -> tuple[ContrastiveModel, Tokeniz
     words = Tokenizer.load(verify("checkpoints/tokenizer.json"))
     try:
         config = ViTConfig(**json.loads(metadata["vision"]))
-        model = ContrastiveModel(ViT(config), TextTower(tensors["text.embed.weight"].shape[0], words.pad_id))
+        model = ContrastiveModel(ViT(config), TextTower(tensors["text.embed.weight"].shape[0], words.id("<pad>")))
     except (KeyError, TypeError, ValueError) as error:
         raise BadCheckpoint(f"{path} is not a contrastive checkpoint ({error}); restore it from git") from None
     saving.fill(model, tensors, path)
