@@ -42,9 +42,9 @@ $(READY):
 	    exit 1; }; \
 	fi
 	@echo "Installing the pinned requirements into $(VENV) (once; a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) \
 	  -r requirements/dev.txt -c requirements/lock.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 

@@ -20,6 +20,8 @@ for axis, seed in zip(axes, SEEDS, strict=True):
     for question in scene.questions(types=("relation", "attribute", "multi_hop"), count=3):
         said = vlm.generate(scene.render(96).rgb, question.text)
         lines += [*textwrap.wrap(question.text, 40), *textwrap.wrap("> " + said, 40), ""]
-    axis.text(0, 1.03, "\n".join(lines), transform=axis.transAxes, va="bottom", fontsize=8.5, family="monospace", wrap=True)
+    axis.text(
+        0, 1.03, "\n".join(lines), transform=axis.transAxes, va="bottom", fontsize=8.5, family="monospace", wrap=True
+    )
 fig.tight_layout()
 fig.savefig(Path(__file__).with_name("overview.png"), dpi=110)

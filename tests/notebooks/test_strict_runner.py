@@ -15,6 +15,8 @@ from vlmlab import notebooks
 from vlmlab.errors import BadInput, UnknownName
 from vlmlab.notebooks import process, tidy
 
+pytestmark = pytest.mark.timeout(1200)  # two dozen kernels start one after another
+
 ALT = "<figure><img alt='two dots' src='data:image/png;base64,iVBORw0KGgo='></figure>"
 GOOD = (
     "md # Good\nInline $Z_v = f_\\phi(H_v)$, ![a dot](data:image/png;base64,iVBORw0KGgo=)",

@@ -120,6 +120,42 @@ def test_ask_options_prints_probabilities(capfd, parrot):
     assert sum(option["probability"] for option in result["options"].values()) == pytest.approx(1)
 
 
+def test_train_tells_what_came_of_it_and_evaluate_and_bench_know_their_names(
+    capfd, parrot, monkeypatch, tmp_path: Path
+):
+    from vlmlab import bench
+    from vlmlab.vlm import recipes
+
+    ran = []
+
+    def run(name, resume=False, **overrides):
+        ran.append((name, resume, overrides))
+        return SimpleNamespace(steps=3, seconds=1.5, folder=tmp_path, checkpoint=tmp_path / "3", losses=[2.0, 1.0])
+
+    monkeypatch.setattr(recipes, "RECIPES", {"small": None})
+    monkeypatch.setattr(recipes, "run", run)
+    code, out, _ = call(capfd, "train", "small", "--resume", "--set", "steps=3", "--set", "name=x y", "--json")
+    assert code == 0
+    assert json.loads(out)["final_loss"] == 1.0
+    assert ran == [("small", True, {"steps": 3, "name": "x y"})]
+    assert call(capfd, "train", "--list")[1] == "small\n"
+    assert "did you mean 'small'" in refused(capfd, "train", "smal")
+    assert "name a recipe: small" in refused(capfd, "train")
+    assert "unknown benchmark 'no'" in refused(capfd, "evaluate", "--benchmark", "no")
+    monkeypatch.setattr(bench, "BENCHMARKS", {"fast": lambda n=1: {"ratio": float(n)}})
+    assert json.loads(call(capfd, "bench", "fast", "--set", "n=4", "--json")[1]) == {"ratio": 4.0}
+    assert "ratio" in call(capfd, "bench", "fast")[1]
+    assert "unknown setting 'm'" in refused(capfd, "bench", "fast", "--set", "m=4")
+
+
+def test_account_prints_a_table_and_json(capfd):
+    code, out, _ = call(capfd, "account", "llava-tiny", "--json")
+    assert code == 0
+    assert json.loads(out)["name"] == "llava-tiny"
+    assert "llava-tiny" in call(capfd, "account", "llava-tiny")[1]
+    assert "unknown" in refused(capfd, "account", "no-such-preset")
+
+
 def test_errors_of_the_library_are_one_line(capfd, monkeypatch):
     def load(name, device="auto"):
         raise BadCheckpoint("weights.safetensors is damaged\n(truncated)")

@@ -309,6 +309,20 @@ def test_an_infinite_gradient_stops_too(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(toy().parameters(), model.parameters(), strict=True))
 
 
+def test_a_signal_in_the_last_step_is_not_lost(tmp_path):
+    model, count = toy(), []
+
+    def loss(pair):
+        count.append(1)
+        if len(count) == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+        return mean_square(model)(pair)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, model, loss=loss)
+    assert fit(tmp_path, resume=True)[0].resumed_from == 12
+
+
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_signal_ends_the_run_with_a_checkpoint_to_go_on_from(tmp_path, number, error):
     clean, _ = fit(tmp_path / "a")
@@ -344,7 +358,7 @@ def test_an_error_in_batch_or_loss_reaches_the_caller(tmp_path):
 def test_the_loop_is_adamw_with_clipping_and_a_cosine(tmp_path):
     """Compared with a loop in plain PyTorch."""
     model, plain = toy(), toy()
-    result, _ = fit(tmp_path, model, steps=40, lr=1e-2, warmup=0.1, weight_decay=0.2, clip=0.5, final_lr=0.1)
+    result, _ = fit(tmp_path, model, steps=40, groups=1e-2, warmup=0.1, weight_decay=0.2, clip=0.5, final_lr=0.1)
     decayed = [p for p in plain.parameters() if p.ndim > 1]
     rest = [p for p in plain.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(

@@ -43,7 +43,7 @@ def projector_parameters(answer: Any) -> Verdict:
                 lambda kind, d_v, d: d_v * d + d,
             ),
             Mistake(
-                "second layer as wide as the first",
+                "second layer as wide",
                 "the second layer of mlp2x_gelu goes from d to d, not from d_v to d",
                 lambda kind, d_v, d: (d_v * d + d) * (1 if kind == "linear" else 2),
             ),

@@ -301,7 +301,7 @@ def holds_in(answer: Any) -> Verdict:
             ),
             Mistake(
                 "world coordinates",
-                "the world's x decides; the camera stands to one side, so take the place in the picture, scene.geometry.u",
+                "it goes by the world's x, but the camera stands aside; take the place in the picture, geometry.u",
                 lambda scene, claim: _by_value(scene, claim, lambda i: scene.objects[i].x),
             ),
             Mistake(

@@ -1,9 +1,11 @@
-"""Checks of notebook 04: what trains in each stage, the learning rate, who sees whom, an interval for an accuracy."""
+"""Checks of notebook 04: what trains in each stage, the learning rate, who sees whom, batches that can be repeated."""
 
 import math
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +45,12 @@ def set_stage(answer: Any) -> Verdict:
             Mistake(
                 "encoder trains",
                 "the vision encoder trains; LLaVA keeps it frozen in both stages",
-                fits=lambda got, expected, stage: got["vision"] == "trains",
+                fits=lambda got, expected, stage: stage == 1 or got["vision"] == "trains",
+            ),
+            Mistake(
+                "encoder trains in stage 1",
+                "the vision encoder trains in stage 1; only the projector does",
+                fits=lambda got, expected, stage: stage == 2 or got["vision"] == "trains",
             ),
             Mistake(
                 "language model in stage 1",
@@ -152,9 +159,7 @@ def sees(answer: Any) -> Verdict:
             Case((torch.tensor([0, 0, 1, 2, 2, 3]),), "three questions"),
         ],
         [
-            Mistake(
-                "questions see each other", "a question sees the ones before it: answers would leak", _causal
-            ),
+            Mistake("questions see each other", "a question sees the ones before it: answers would leak", _causal),
             Mistake(
                 "not causal",
                 "tokens see what comes after them: keep only keys that are not later than the query",
@@ -181,53 +186,75 @@ def sees(answer: Any) -> Verdict:
     )
 
 
-# ---------------------------------------------------------------- 4 · an interval
-def _wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    p, n = right / total, total
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return middle - half, middle + half
+# ---------------------------------------------------------------- 4 · batches that can be repeated
+def _probe(answer: Any) -> Any:
+    """What `rows_of` does, as facts by name."""
+
+    @wraps(answer)
+    def probed(seed: int, step: int, count: int, rows: int) -> Any:
+        state = np.random.get_state()[1].copy()
+        first = answer(seed, step, count, rows)
+        if first is None or first is ...:
+            return None
+        first = np.asarray(first)
+        later, next_seed = (
+            np.asarray(answer(seed, step + 1, count, rows)),
+            np.asarray(answer(seed + 1, step, count, rows)),
+        )
+        again = np.asarray(answer(seed, step, count, rows))
+        kept = bool((np.random.get_state()[1] == state).all())
+        whole = first.dtype.kind in "iu" and bool(((first >= 0) & (first < count)).all())
+        return {
+            "rows": first.shape == (rows,) and whole,
+            "different": len(set(first.ravel().tolist())) == first.size,
+            "sorted": bool((np.diff(first.ravel()) >= 0).all()),
+            "repeats": np.array_equal(first, again),
+            "steps": not np.array_equal(first, later),
+            "seeds": not np.array_equal(first, next_seed),
+            "global": kept,
+        }
+
+    return probed
 
 
-def _wald(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    p = right / total
-    half = z * math.sqrt(p * (1 - p) / total)
-    return p - half, p + half
+def _lacks(fact: str) -> Callable[..., bool]:
+    return lambda got, expected, *_: not got[fact]
 
 
-def wilson(answer: Any) -> Verdict:
-    """Exercise 4: Wilson's 95 % interval of an accuracy."""
+def rows_of(answer: Any) -> Verdict:
+    """Exercise 4: the rows of a batch as a pure function of seed and step."""
+    right = dict.fromkeys(("rows", "different", "sorted", "repeats", "steps", "seeds", "global"), True)
     return run_check(
-        "wilson",
-        answer,
-        _wilson,
+        "rows_of",
+        _probe(answer) if callable(answer) else answer,
+        lambda seed, step, count, rows: right,
+        [Case((0, 3, 1000, 32), "32 of 1000"), Case((5, 0, 500, 8), "8 of 500")],
         [
-            Case((50, 100), "50 of 100"),
-            Case((20, 20), "20 of 20"),
-            Case((3, 40), "3 of 40"),
-            Case((0, 7), "0 of 7"),
+            Mistake("wrong numbers", "give `rows` whole numbers from 0 to count - 1, as an array", fits=_lacks("rows")),
+            Mistake(
+                "global generator",
+                "it draws from or seeds NumPy's global generator; use np.random.default_rng",
+                fits=_lacks("global"),
+            ),
+            Mistake(
+                "not repeatable",
+                "the same seed and step gave another batch the second time; make the generator inside the function",
+                fits=_lacks("repeats"),
+            ),
+            Mistake(
+                "same every step",
+                "every step gives the same batch; the step must go into the seed",
+                fits=_lacks("steps"),
+            ),
+            Mistake("seed ignored", "another seed gives the same batch", fits=_lacks("seeds")),
+            Mistake(
+                "twice in a batch", "a scene occurs twice in a batch; draw with replace=False", fits=_lacks("different")
+            ),
+            Mistake(
+                "not sorted",
+                "the numbers are not sorted; np.sort them, so that the file is read in order",
+                fits=_lacks("sorted"),
+            ),
         ],
-        [
-            Mistake(
-                "normal approximation",
-                "this is p ± 1.96 sqrt(p (1 - p) / n): it has no width at 20 of 20, as if nothing could go wrong",
-                _wald,
-            ),
-            Mistake("clipped", "this is the normal approximation, cut at 0 and 1; Wilson's needs no cutting",
-                    lambda k, n: tuple(min(max(v, 0.0), 1.0) for v in _wald(k, n))),
-            Mistake(
-                "one sigma",
-                "this is one standard deviation; 95 % needs z = 1.96",
-                lambda k, n: _wilson(k, n, 1.0),
-            ),
-            Mistake("percent", "fractions between 0 and 1, not percentages", lambda k, n: tuple(100 * v for v in _wilson(k, n))),
-            Mistake("reversed", "the lower end comes first", lambda k, n: _wilson(k, n)[::-1]),
-            Mistake(
-                "not divided",
-                "the whole expression, middle and half width, is divided by 1 + z²/n",
-                lambda k, n: tuple(v * (1 + 1.96**2 / n) for v in _wilson(k, n)),
-            ),
-        ],
-        done="right, also where every answer is right or none is",
-        tolerance=1e-3,
-    )  # fmt: skip
+        done="right: any step can be drawn again by itself, which is what exact resumption needs",
+    )

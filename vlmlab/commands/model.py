@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmlab.commands.common import out, print_json, prompt_text, show_dict
-from vlmlab.errors import BadInput
+from vlmlab.commands.common import out, print_json, progress_bar, prompt_text
+from vlmlab.errors import BadInput, UnknownName
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A preset (llava-tiny) or the path of a checkpoint.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
@@ -85,18 +85,25 @@ def evaluate(
     benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="The benchmark's name.", show_default=False)],
     model: Model = "llava-tiny",
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N examples.")] = None,
+    form: Annotated[
+        str, typer.Option(help="sentence (answers as trained) or word (LLaVA-1.5's format prompt).")
+    ] = "sentence",
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Measure a model on a benchmark."""
+    """Measure a model on a benchmark, with the picture and blind."""
     import vlmlab
     from vlmlab import benchmarks
 
-    result = benchmarks.evaluate(vlmlab.load(model, device=device), benchmark, limit)
+    if benchmark not in benchmarks.BENCHMARKS:
+        raise UnknownName("benchmark", benchmark, benchmarks.BENCHMARKS)
+    vlm = vlmlab.load(model, device=device)
+    with progress_bar("answers") as advance:
+        result = benchmarks.evaluate(vlm, benchmark, limit, form=form, progress=advance)
     if json:
-        print_json({"model": model, "benchmark": benchmark, **result})
+        print_json(result)
     else:
-        show_dict(result, f"{model} on {benchmark}")
+        out.print(benchmarks.table(result))
 
 
 def account(

@@ -1,6 +1,7 @@
 """`vlmlab train` and `bench`: recipes that make weights, and ratios measured side by side. Notebooks 04 and 06."""
 
-from typing import Annotated
+import inspect
+from typing import Annotated, Any
 
 import typer
 
@@ -33,12 +34,11 @@ def train(
     if recipe not in recipes.RECIPES:
         raise UnknownName("recipe", recipe, names)
     result = recipes.run(recipe, resume=resume, **overrides)
+    summary = {"recipe": recipe, **_summary(result)}
     if json:
-        print_json(result)
-    elif isinstance(result, dict):
-        show_dict(result, recipe)
-    elif result is not None:
-        print(result)
+        print_json(summary)
+    else:
+        show_dict(summary, "trained")
 
 
 def bench(
@@ -59,11 +59,24 @@ def bench(
         raise BadInput("name a measurement: " + ", ".join(names))
     if name not in BENCHMARKS:
         raise UnknownName("measurement", name, names)
+    known = inspect.signature(BENCHMARKS[name]).parameters
+    for setting in overrides:
+        if setting not in known:
+            raise UnknownName("setting", setting, known)
     result = BENCHMARKS[name](**overrides)
     if json:
         print_json(result)
     else:
         show_dict(result, name)
+
+
+def _summary(result: Any) -> dict[str, Any]:
+    """What a run is worth telling: not the weights, nor each step's loss."""
+    facts = {
+        name: getattr(result, name) for name in ("steps", "seconds", "folder", "checkpoint") if hasattr(result, name)
+    }
+    losses = getattr(result, "losses", None)
+    return {**facts, "final_loss": losses[-1]} if losses else facts
 
 
 def _print_names(names: list[str], json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Figures of LLaVA's chapters: the model as a diagram, packed questions, margins, answers of several models. Notebooks 02-04."""
+"""Figures of LLaVA's chapters: the model, packed questions, margins, answers of several models. Notebooks 02 to 04."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
@@ -81,7 +81,7 @@ def _box(axes: "Axes", x: float, y: float, text: str, colour: str) -> None:
 def packed_mask(
     visible: np.ndarray, segments: Sequence[int], *, names: Sequence[str] | None = None, title: str | None = None
 ) -> "Figure":
-    """Who sees whom in a row of packed questions: a pixel is coloured where the query of its row sees the key of its column.
+    """Who sees whom in a row of packed questions: coloured where the query (row) sees the key (column).
 
     Args:
         visible: (L, L) boolean, causality included; segments: (L,) 0 the prefix, k the k-th question, -1 padding.

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import psutil
 
-START_SECONDS = 90.0  # a kernel that has not started by then never will
+START_SECONDS = 300.0  # a worker that has not started by then never will
 SAMPLE_SECONDS = 0.1
 
 

@@ -58,8 +58,8 @@ def word_map(scene: Scene, mask: np.ndarray, grid: int = 8) -> list[list[str]]:
 
     A cell has the words of the object that fills most of it ("small", "shiny", "red", "cat", "left"), or "floor".
 
-    mask: (S, S) instance ids of the scene, S a multiple of grid. The map is text: a language model that learns
-    to answer from the sum of each cell's word embeddings has learnt to read a picture-like sequence without seeing a pixel.
+    mask: (S, S) instance ids of the scene, S a multiple of grid. The map is text: a language model that learns to
+    answer from the sum of each cell's word embeddings has learnt to read a picture-like sequence without a pixel.
     """
     cells = np.asarray(mask).reshape(grid, mask.shape[0] // grid, grid, -1).swapaxes(1, 2).reshape(grid * grid, -1)
     looks = [object_words(scene, index) for index in range(len(scene.objects))]

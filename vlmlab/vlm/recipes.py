@@ -106,7 +106,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             "llava-tiny",
-            TrainConfig(steps=2400, lr=1e-3, weight_decay=0.01, **FAST),
+            TrainConfig(steps=1600, lr=1e-3, weight_decay=0.01, **FAST),
             batch=16,
             scenes=20000,
             per_scene=16,

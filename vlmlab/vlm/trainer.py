@@ -214,7 +214,7 @@ def train(
             rows = accelerator.gather(torch.stack(told)).view(world, -1).tolist()  # the one synchronisation of a step
             losses = [(row[i], int(row[i + 1])) for row in rows for i in range(0, 2 * config.accumulate, 2)]
             line = {"step": step + 1, "loss": sum(value for value, _ in losses) / len(losses)}
-            line |= {"lr": config.lr * factor, "grad_norm": rows[0][-2]}
+            line |= {"lr": optimizer.defaults["lr"] * factor, "grad_norm": rows[0][-2]}
             if not math.isfinite(line["loss"]) or not math.isfinite(line["grad_norm"]):
                 optimizer.zero_grad(set_to_none=True)
                 raise TrainingDiverged(_diverged(name, step, losses, line["grad_norm"], describe) + _advice(last))
@@ -237,7 +237,7 @@ def train(
             stopping = any(row[-1] for row in rows)
             if done == config.steps or stopping or (config.save_every and done % config.save_every == 0):
                 last = save(done)
-            if stopping and done < config.steps:
+            if stopping or (stop and done == config.steps):
                 display.say(f"stopped after step {done}, which is saved; continue with --resume (resume=True)")
                 raise SystemExit(128 + signal.SIGTERM) if signal.SIGTERM in stop else KeyboardInterrupt
         seconds = time.perf_counter() - began

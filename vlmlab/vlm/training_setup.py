@@ -67,7 +67,7 @@ def build_optimizer(trainable: Mapping[str, nn.Parameter], groups: Groups, confi
         label = f"{prefix or 'all'} ({'matrices' if decays else 'vectors'})"
         listed.append({"params": parameters, "lr": lr, "initial_lr": lr, "weight_decay": decay, "label": label})
     fused = all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in trainable.values())
-    return torch.optim.AdamW(listed, lr=config.lr, betas=config.betas, fused=fused)
+    return torch.optim.AdamW(listed, lr=chosen[""]["lr"], betas=config.betas, fused=fused)
 
 
 class LossModule(nn.Module):

@@ -1,0 +1,310 @@
+"""Each check of notebooks 02 to 04 accepts a right answer and names the mistake of wrong ones."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from vlmlab.checks import nb02, nb03, nb04
+from vlmlab.scenes.programs import step
+from vlmlab.scenes.relations import holds
+
+
+def judged(check, answer, capsys):
+    verdict = check(answer)
+    printed = capsys.readouterr().out
+    assert printed == f"{verdict}\n"  # one line
+    assert printed.startswith("[ok]" if verdict.ok else "[not yet]")
+    return verdict
+
+
+# ------------------------------------------------------------------ the right answers, as the solutions write them
+def projector_parameters(kind, d_v, d):
+    first = d_v * d + d
+    return first if kind == "linear" else first + d * d + d
+
+
+def splice(H_q, ids, Z_v, image_id):
+    images = iter(Z_v)
+    pieces = [next(images) if i == image_id else H_q[t : t + 1] for t, i in enumerate(ids)]
+    return torch.cat(pieces)
+
+
+def label_mask(turns, eos):
+    ids, labels = [], []
+    for who, tokens in turns:
+        if who == "gpt":
+            tokens = [*tokens, eos]
+        ids += tokens
+        labels += tokens if who == "gpt" else [-100] * len(tokens)
+    return ids, labels
+
+
+def rotate_to(x, t, theta=10000.0):
+    a, b = x.chunk(2)
+    angle = t * theta ** (-torch.arange(0, len(x), 2) / len(x))
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()])
+
+
+def pictures_that_fit(free, tokens, layers, kv_heads, width, bytes_each):
+    return free // (tokens * 2 * layers * kv_heads * width * bytes_each)
+
+
+def box_line(category, box, width, height):
+    fractions = [v / side for v, side in zip(box, (width, height, width, height), strict=True)]
+    return f"{category}: [{', '.join(f'{v:.3f}' for v in fractions)}]"
+
+
+def how_many(colour, relation, kind):
+    return [
+        step("select", {"kind": kind}),
+        step("unique", None, 0),
+        step("relate", {"relation": relation, "frame": "viewer"}, 1),
+        step("filter", {"colour": colour}, 2),
+        step("count", None, 3),
+    ]
+
+
+def to_record(identifier, image, pairs):
+    turns = []
+    for number, (question, answer) in enumerate(pairs):
+        turns.append({"from": "human", "value": ("<image>\n" if number == 0 else "") + question})
+        turns.append({"from": "gpt", "value": answer.strip()})
+    return {"id": identifier, "image": image, "conversations": turns}
+
+
+def holds_in(scene, claim):
+    first, relation, second = re.fullmatch(r"The (.+) is (left of|right of) the (.+)\.", claim).groups()
+    found = []
+    for phrase in (first, second):
+        *colour, kind = phrase.split()
+        fits = [i for i, o in enumerate(scene.objects) if o.kind == kind and colour in ([], [o.colour])]
+        if len(fits) != 1:
+            return "unknown"
+        found += fits
+    return {True: "true", False: "false", None: "unknown"}[holds(scene, relation, *found)]
+
+
+def set_stage(vlm, stage):
+    vlm.vision.requires_grad_(False)
+    vlm.projector.requires_grad_(True)
+    vlm.language.requires_grad_(stage == 2)
+
+
+def learning_rate(step, steps, warmup):
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def sees(segment):
+    query, key = segment[:, None], segment[None, :]
+    return ((query == key) | (key == 0)).tril()
+
+
+def rows_of(seed, step, count, rows):
+    rng = np.random.default_rng([seed, step])
+    return np.sort(rng.choice(count, rows, replace=False))
+
+
+RIGHT = [
+    (nb02.projector_parameters, projector_parameters),
+    (nb02.splice, splice),
+    (nb02.label_mask, label_mask),
+    (nb02.rotate_to, rotate_to),
+    (nb02.pictures_that_fit, pictures_that_fit),
+    (nb03.box_line, box_line),
+    (nb03.how_many, how_many),
+    (nb03.to_record, to_record),
+    (nb03.holds_in, holds_in),
+    (nb04.set_stage, set_stage),
+    (nb04.learning_rate, learning_rate),
+    (nb04.sees, sees),
+    (nb04.rows_of, rows_of),
+]
+
+
+@pytest.mark.parametrize(("check", "answer"), RIGHT, ids=lambda f: f.__name__)
+def test_right_answers(check, answer, capsys):
+    assert judged(check, answer, capsys).ok
+
+
+@pytest.mark.parametrize("check", [check for check, _ in RIGHT], ids=lambda f: f.__name__)
+def test_not_begun(check, capsys):
+    for answer in (lambda *_: ..., lambda *_: None):
+        verdict = judged(check, answer, capsys)
+        assert not verdict.ok
+        assert verdict.mistake == "not begun"
+
+
+@pytest.mark.parametrize("check", [check for check, _ in RIGHT], ids=lambda f: f.__name__)
+def test_an_exception_is_shown(check, capsys):
+    def broken(*_):
+        return [][3]
+
+    verdict = judged(check, broken, capsys)
+    assert verdict.mistake == "exception"
+    assert "IndexError" in verdict.message
+
+
+# ------------------------------------------------------------------ wrong answers, and the mistake each looks like
+def splice_in_front(H_q, ids, Z_v, image_id):
+    return torch.cat([*Z_v, H_q[[t for t, i in enumerate(ids) if i != image_id]]])
+
+
+def splice_keeping(H_q, ids, Z_v, image_id):
+    out, images = [], iter(Z_v)
+    for t, i in enumerate(ids):
+        out.append(H_q[t : t + 1])
+        if i == image_id:
+            out.append(next(images))
+    return torch.cat(out)
+
+
+def splice_overwriting(H_q, ids, Z_v, image_id):
+    out, number = H_q.clone(), 0
+    for t, i in enumerate(ids):
+        if i == image_id:
+            size = min(Z_v.shape[1], len(out) - t)
+            out[t : t + size] = Z_v[number, :size]
+            number += 1
+    return out
+
+
+def splice_once(H_q, ids, Z_v, image_id):
+    if image_id not in ids:
+        return H_q
+    place = ids.index(image_id)
+    return torch.cat([H_q[:place], Z_v[0], H_q[place + 1 :]])
+
+
+def interleaved(x, t, theta):
+    out = torch.empty_like(x)
+    for i in range(len(x) // 2):
+        angle = torch.tensor(t * theta ** (-2 * i / len(x)))
+        a, b = x[2 * i], x[2 * i + 1]
+        out[2 * i], out[2 * i + 1] = a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()
+    return out
+
+
+def masked_no_end(turns, eos):
+    ids, labels = label_mask(turns, eos)
+    return ids, [-100 if i == eos else y for i, y in zip(ids, labels, strict=True)]
+
+
+def masked_shifted(turns, eos):
+    ids, labels = label_mask(turns, eos)
+    return ids, [*labels[1:], -100]
+
+
+def one_decimal(category, box, width, height):
+    return re.sub(r"\d\.\d+", lambda found: f"{float(found[0]):.1f}", box_line(category, box, width, height))
+
+
+def without(number, program):
+    """The program without one step, later dependencies moved up."""
+    kept = [s for i, s in enumerate(program) if i != number]
+    return [{**s, "dependencies": [d - (d >= number) for d in s["dependencies"]]} for s in kept]
+
+
+def record_with(**changes):
+    def made(identifier, image, pairs):
+        record = to_record(identifier, image, pairs)
+        for number, turn in enumerate(record["conversations"]):
+            if "roles" in changes:
+                turn["from"] = changes["roles"][number % 2]
+            if changes.get("image") == "everywhere" and number % 2 == 0 and number:
+                turn["value"] = "<image>\n" + turn["value"]
+            if changes.get("image") == "nowhere":
+                turn["value"] = turn["value"].replace("<image>\n", "")
+        return record
+
+    return made
+
+
+def claim_by(values, doubtful=0.0):
+    def verdict(scene, claim):
+        first, relation, second = re.fullmatch(r"The (.+) is (left of|right of) the (.+)\.", claim).groups()
+        found = []
+        for phrase in (first, second):
+            *colour, kind = phrase.split()
+            fits = [i for i, o in enumerate(scene.objects) if o.kind == kind and colour in ([], [o.colour])]
+            if len(fits) != 1:
+                return "unknown"
+            found += fits
+        left = values(scene, found[0]) < values(scene, found[1])
+        return "true" if left == (relation == "left of") else "false"
+
+    return verdict
+
+
+def stage_with(first, second):
+    def made(vlm, stage):
+        for part in ("vision", "projector", "language"):
+            getattr(vlm, part).requires_grad_(part in (first, second)[stage - 1])
+
+    return made
+
+
+def sets_global(seed, step, count, rows):
+    np.random.seed(seed + step)
+    return np.sort(np.random.choice(count, rows, replace=False))
+
+
+STATE = np.random.default_rng(0)
+
+WRONG = [
+    (nb02.projector_parameters, lambda k, a, b: a * b if k == "linear" else a * b + b * b, "no bias"),
+    (nb02.projector_parameters, lambda k, a, b: a * b + b, "one layer"),
+    (nb02.projector_parameters, lambda k, a, b: (a * b + b) * (2 - (k == "linear")), "second layer as wide"),
+    (nb02.splice, splice_in_front, "in front"),
+    (nb02.splice, splice_keeping, "placeholder kept"),
+    (nb02.splice, splice_overwriting, "words overwritten"),
+    (nb02.splice, splice_once, "first only"),
+    (nb02.label_mask, lambda turns, eos: (label_mask(turns, eos)[0],) * 2, "question in the loss"),
+    (nb02.label_mask, masked_no_end, "end without loss"),
+    (nb02.label_mask, masked_shifted, "shifted"),
+    (nb02.label_mask, lambda t, e: (label_mask(t, e)[0], [-100] * len(label_mask(t, e)[0])), "nothing learnt"),
+    (nb02.rotate_to, interleaved, "neighbours paired"),
+    (nb02.rotate_to, lambda x, t, theta: rotate_to(x, -t, theta), "wrong direction"),
+    (nb02.rotate_to, lambda x, t, theta: x.clone(), "not turned"),
+    (nb02.pictures_that_fit, lambda f, n, m, k, w, b: f // (n * m * k * w * b), "keys only"),
+    (nb02.pictures_that_fit, lambda f, n, m, k, w, b: f / (2 * n * m * k * w * b), "not whole"),
+    (nb02.pictures_that_fit, lambda f, n, m, k, w, b: f // (2 * n * k * w * b), "one layer"),
+    (nb03.box_line, lambda c, b, w, h: f"{c}: [{', '.join(f'{v:.3f}' for v in b)}]", "pixels"),
+    (nb03.box_line, lambda c, b, w, h: box_line(c, b, w, w), "width for all"),
+    (nb03.box_line, lambda c, b, w, h: box_line(c, (*b[:2], b[2] - b[0], b[3] - b[1]), w, h), "size instead of corner"),
+    (nb03.box_line, one_decimal, "decimals"),
+    (nb03.how_many, lambda c, r, k: [*how_many(c, r, k)[:-1], step("exist", None, 3)], "exist for count"),
+    (nb03.how_many, lambda c, r, k: without(3, how_many(c, r, k)), "no colour"),
+    (nb03.how_many, lambda c, r, k: how_many(c, nb03.OPPOSITE[r], k), "relation reversed"),
+    (nb03.to_record, record_with(image="nowhere"), "no placeholder"),
+    (nb03.to_record, record_with(roles=("user", "assistant")), "role names"),
+    (nb03.to_record, lambda i, image, pairs: to_record(i, image, pairs[:1]), "one turn only"),
+    (nb03.holds_in, claim_by(lambda scene, i: scene.objects[i].x), "world coordinates"),
+    (nb03.holds_in, claim_by(lambda scene, i: scene.geometry.u[i]), "no margin"),
+    (nb03.holds_in, claim_by(lambda scene, i: -scene.objects[i].x), None),
+    (nb04.set_stage, stage_with(("projector",), ("vision", "projector", "language")), "encoder trains"),
+    (nb04.set_stage, stage_with(("projector", "language"), ("projector", "language")), "language model in stage 1"),
+    (nb04.set_stage, stage_with(("projector",), ("language",)), "projector frozen in stage 2"),
+    (nb04.learning_rate, lambda s, n, w: 0.5 * (1 + math.cos(math.pi * s / n)), "no warm-up"),
+    (nb04.learning_rate, lambda s, n, w: s / w if s < w else learning_rate(s, n, w), "starts at zero"),
+    (nb04.learning_rate, lambda s, n, w: (s + 1) / w if s < w else 1 - (s - w) / (n - w), "linear"),
+    (nb04.sees, lambda s: torch.ones(len(s), len(s), dtype=torch.bool).tril(), "questions see each other"),
+    (nb04.sees, lambda s: (s[:, None] == s[None, :]) | (s[None, :] == 0), "not causal"),
+    (nb04.sees, lambda s: (s[:, None] == s[None, :]).tril(), "no picture"),
+    (nb04.rows_of, lambda seed, t, n, k: np.sort(STATE.choice(n, k, replace=False)), "not repeatable"),
+    (nb04.rows_of, lambda seed, t, n, k: rows_of(seed, 0, n, k), "same every step"),
+    (nb04.rows_of, sets_global, "global generator"),
+    (nb04.rows_of, lambda seed, t, n, k: np.random.default_rng([seed, t]).choice(n, k, replace=False), "not sorted"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "answer", "mistake"), WRONG)
+def test_wrong_answers(check, answer, mistake, capsys):
+    verdict = judged(check, answer, capsys)
+    assert not verdict.ok
+    assert verdict.mistake == mistake
+    assert verdict.message.startswith(check.__name__)
