@@ -197,3 +197,17 @@ def test_record_converts_refuses_and_prints(capsys, monkeypatch, tmp_path):
     for name, value in (("", 1), ("n", float("nan")), ("n", object())):
         with pytest.raises(BadInput):
             report.record(name, value)
+
+
+def test_only_named_lines_on_stderr_pass():
+    from vlmlab.notebooks import strict, tidy
+
+    allowed = "Matplotlib is building the font cache; this may take a moment.\n"
+    for text, messages in ((allowed, 0), (allowed + "oops\n", 1), ("\n", 0)):
+        cell = v4.new_code_cell(
+            "plot()", outputs=[v4.new_output("stream", name="stderr", text=text)], execution_count=1
+        )
+        notebook = v4.new_notebook(cells=[cell])
+        assert len(strict.unexpected_stderr(notebook, [])) == messages
+        assert len(strict.unexpected_stderr(notebook, [{"cell": 0, "kind": "stderr", "text": text}])) == messages
+        assert tidy.tidy(notebook).cells[0].outputs == []

@@ -134,12 +134,13 @@ def test_train_tells_what_came_of_it_and_evaluate_and_bench_know_their_names(
 
     monkeypatch.setattr(recipes, "RECIPES", {"small": None})
     monkeypatch.setattr(recipes, "run", run)
-    code, out, _ = call(capfd, "train", "small", "--resume", "--set", "steps=3", "--set", "name=x y", "--json")
+    code, out, _ = call(capfd, "train", "small", "--resume", "--set", "steps=3", "--set", "text=x y", "--json")
     assert code == 0
     assert json.loads(out)["final_loss"] == 1.0
-    assert ran == [("small", True, {"steps": 3, "name": "x y"})]
+    assert ran == [("small", True, {"steps": 3, "text": "x y"})]
     assert call(capfd, "train", "--list")[1] == "small\n"
     assert "did you mean 'small'" in refused(capfd, "train", "smal")
+    assert "--set name" in refused(capfd, "train", "small", "--set", "name=x")
     assert "name a recipe: small" in refused(capfd, "train")
     assert "unknown benchmark 'no'" in refused(capfd, "evaluate", "--benchmark", "no")
     monkeypatch.setattr(bench, "BENCHMARKS", {"fast": lambda n=1: {"ratio": float(n)}})

@@ -10,7 +10,6 @@ from vlmlab.vlm import corpus as C
 from vlmlab.vlm import pretraining
 from vlmlab.vlm.conversations import KINDS, word_map
 from vlmlab.vlm.model import VLM
-from vlmlab.vlm.presets import get_preset
 from vlmlab.vlm.splice import IGNORE
 from vlmlab.vlm.templates import get_template
 
@@ -87,7 +86,8 @@ def test_labels_are_the_answers_and_their_end(data, words):
         for k in range(1, int(batch.segment[row].max()) + 1):
             labels = batch.labels[row][batch.segment[row] == k]
             answer = labels[labels != IGNORE]
-            assert answer[-1] == words.eos_id and len(answer) >= 2
+            assert answer[-1] == words.eos_id
+            assert len(answer) >= 2
             text = words.decode(batch.ids[row][batch.segment[row] == k].tolist())
             assert text.endswith("ASSISTANT:" + words.decode(answer.tolist()))
 

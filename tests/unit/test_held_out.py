@@ -39,7 +39,8 @@ def oracle(asked, form):
 def test_the_oracle_scores_everything(form):
     one_scene = held_out.questions(scenes=1)
     result = held_out.evaluate(Planted(oracle(one_scene, form)), one_scene, form)
-    assert result["accuracy"] == 1.0 and result["by_type"]["all"]["high"] == 1.0
+    assert result["accuracy"] == 1.0
+    assert result["by_type"]["all"]["high"] == 1.0
 
 
 def test_a_guesser_scores_chance_on_yes_and_no(asked):
@@ -47,7 +48,8 @@ def test_a_guesser_scores_chance_on_yes_and_no(asked):
     guess = random.Random(0)
     result = held_out.evaluate(Planted(lambda image, prompt: guess.choice(["yes", "no"])), closed, "word")
     row = result["by_type"]["all"]
-    assert row["chance"] == 0.5 and row["low"] < 0.5 < row["high"]
+    assert row["chance"] == 0.5
+    assert row["low"] < 0.5 < row["high"]
 
 
 def test_a_constant_answer_is_no_better_than_the_constant_baseline(asked):
@@ -97,7 +99,8 @@ def test_evaluate_puts_the_blind_baseline_beside(asked):
     result = evaluate(
         Planted(lambda image, prompt: "yes" if image is not None else "no"), "scenes", limit=40, form="word"
     )
-    assert result["n"] == 40 and set(result["by_type"]["all"]) >= {
+    assert result["n"] == 40
+    assert set(result["by_type"]["all"]) >= {
         "accuracy",
         "low",
         "high",
@@ -119,5 +122,7 @@ def test_unknown_names_are_refused(asked):
 
 def test_wilson_by_hand():
     low, high = wilson(8, 10)  # Wilson 1927: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
-    assert low == pytest.approx(0.4901625, abs=1e-6) and high == pytest.approx(0.9433178, abs=1e-6)
-    assert wilson(0, 0) == (0.0, 1.0) and proportion([])["accuracy"] == 0.0
+    assert low == pytest.approx(0.4901625, abs=1e-6)
+    assert high == pytest.approx(0.9433178, abs=1e-6)
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert proportion([])["accuracy"] == 0.0

@@ -37,7 +37,8 @@ def shipped(tmp_path, monkeypatch, vlm):
 def test_a_saved_model_comes_back_equal(shipped, vlm):
     again = load("small", "cpu")
     assert all(torch.equal(a, b) for a, b in zip(vlm.state_dict().values(), again.state_dict().values(), strict=True))
-    assert again.config == vlm.config and not again.training
+    assert again.config == vlm.config
+    assert not again.training
     by_path = load(shipped / "small.safetensors", "cpu")
     assert by_path.tokenizer.encode("hello") == vlm.tokenizer.encode("hello")
 
@@ -116,7 +117,8 @@ def test_every_shipped_file_is_the_manifests():
     listing = json.loads((runtime.data_dir() / "manifest.json").read_text())
     for name, record in listing["files"].items():
         assert verify(name).stat().st_size == record["bytes"], name
-        assert record["licence"] and "recipe" in record
+        assert record["licence"]
+        assert "recipe" in record
     total = sum(
         (runtime.data_dir() / name).stat().st_size for name in listing["files"] if name.endswith(".safetensors")
     )

@@ -33,6 +33,8 @@ def train(
         raise BadInput("name a recipe: " + ", ".join(names))
     if recipe not in recipes.RECIPES:
         raise UnknownName("recipe", recipe, names)
+    for taken in {"name", "resume"} & overrides.keys():  # arguments of `run` itself
+        raise BadInput(f"--set {taken} is no setting of a recipe; give the recipe's name, and --resume, by themselves")
     result = recipes.run(recipe, resume=resume, **overrides)
     summary = {"recipe": recipe, **_summary(result)}
     if json:

@@ -140,7 +140,7 @@ def histogram(
         axes.axvspan(
             *band, facecolor=COLOURS[1], alpha=0.35, hatch="///", edgecolor=GREY, linewidth=0, label=band_label
         )
-        axes.legend(loc="upper right")
+        fig.legend(loc="outside upper right")
     axes.grid(axis="y")
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(low, high))
     if title:

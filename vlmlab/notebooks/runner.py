@@ -268,7 +268,7 @@ def _judge(
     problems += repeated + strict.missing_alt(executed)
     kept = tidy.tidy(executed)
     data = Path(os.environ.get("VLMLAB_DATA") or item.path.parents[2])
-    problems += tidy.machine_paths(kept, [folder, item.path.parents[2], data, Path(sys.prefix), Path(sys.base_prefix)])
+    problems += tidy.machine_paths(kept, [folder, item.path.parents[2], data, Path.home(), Path(sys.prefix)])
     size = len(tidy.to_text(kept).encode())
     if size > tidy.MAX_BYTES:
         problems.append(f"is {size / 1e6:.2f} MB with its outputs; at most {tidy.MAX_BYTES / 1e6} MB are kept")

@@ -17,7 +17,9 @@ from vlmlab.notebooks.tidy import RUNNER_TAGS, WIDGETS
 
 # Text on stderr that may pass: (pattern that must match the whole line, why). Keep it short: a warning that a student
 # sees and need not act on belongs off at its source, not here.
-ALLOWED_STDERR: tuple[tuple[str, str], ...] = ()
+ALLOWED_STDERR: tuple[tuple[str, str], ...] = (
+    (r".*building the font cache; this may take a moment\.", "matplotlib, once on a machine, when that takes over 5 s"),
+)
 
 TRACEBACK = "Traceback (most recent call last)"
 

@@ -1,4 +1,4 @@
-"""Notebook 00. Captions: what a language-only model is told about a scene, and what stage 1 of training learns to say."""
+"""Notebook 00. Captions: what a language-only model is told about a scene, and what stage 1 learns to say."""
 
 from typing import TYPE_CHECKING
 

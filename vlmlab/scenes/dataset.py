@@ -54,7 +54,7 @@ def build(
     progress: bool = True,
     **constraints,
 ) -> SceneDataset:
-    """Render scenes `first_seed` .. `first_seed + count - 1` of a split into `folder`; go on where a killed run stopped.
+    """Render scenes `first_seed` .. `first_seed + count - 1` of a split into `folder`; go on where a kill stopped.
 
     Args:
         count: scenes; size: pixels a side; workers: processes (all cores when None); constraints: see sampling.sample.
@@ -133,7 +133,9 @@ def _tracked(chunks: Iterator, done: int, total: int, show: bool) -> Iterator:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    with Progress("rendering", BarColumn(), MofNCompleteColumn(), "scenes", TimeRemainingColumn(), transient=True) as bar:
+    with Progress(
+        "rendering", BarColumn(), MofNCompleteColumn(), "scenes", TimeRemainingColumn(), transient=True
+    ) as bar:
         task = bar.add_task("", total=total, completed=done)
         for chunk in chunks:
             yield chunk

@@ -9,14 +9,23 @@ from functools import cache
 
 import numpy as np
 
-BLACK, GREY, PALE, WOOD, BEAK, GLASS = (30, 30, 32), (120, 120, 124), (240, 236, 224), (118, 84, 58), (236, 150, 40), (70, 90, 110)
+BLACK, GREY, PALE, WOOD, BEAK, GLASS = (
+    (30, 30, 32),
+    (120, 120, 124),
+    (240, 236, 224),
+    (118, 84, 58),
+    (236, 150, 40),
+    (70, 90, 110),
+)
 Paint = float | tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles (T, 3, 3), their corners' normals (T, 3, 3), and paint: `tint` (T,) the share of the object's colour,
-    `own` (T, 3) the RGB added to it, both in [0, 1]."""
+    """Triangles (T, 3, 3), their corners' normals (T, 3, 3), and paint.
+
+    `tint` (T,): the share of the object's colour; `own` (T, 3): the RGB added to it, both in [0, 1].
+    """
 
     triangles: np.ndarray
     normals: np.ndarray
@@ -57,7 +66,9 @@ class _Builder:
 
         self._add(trimesh.creation.cylinder(radius, segment=(start, end), sections=sections), paint, smooth=False)
 
-    def frustum(self, z, height, bottom: float, top: float, paint: Paint = 1.0, x=0.0, y=0.0, sections: int = 20) -> None:
+    def frustum(
+        self, z, height, bottom: float, top: float, paint: Paint = 1.0, x=0.0, y=0.0, sections: int = 20
+    ) -> None:
         """A round tub or shade around the vertical."""
         import trimesh
 
@@ -184,8 +195,8 @@ def _book(b: _Builder) -> None:
 def _plant(b: _Builder) -> None:
     b.frustum(0, 0.30, 0.14, 0.20, WOOD)
     b.rod((0, 0, 0.3), (0, 0, 0.55), 0.03, WOOD, sections=6)
-    for x, y, z, r in ((0, 0, 0.72, 0.20), (0.14, 0.04, 0.56, 0.14), (-0.14, -0.04, 0.58, 0.14), (0.02, 0.13, 0.62, 0.13),
-                       (-0.02, -0.14, 0.62, 0.13)):  # fmt: skip
+    leaves = ((0, 0, 0.72, 0.20), (0.14, 0.04, 0.56, 0.14), (-0.14, -0.04, 0.58, 0.14), (0.02, 0.13, 0.62, 0.13))
+    for x, y, z, r in (*leaves, (-0.02, -0.14, 0.62, 0.13)):
         b.ball(x, y, z, r, r, 1.15 * r, paint=1.0 if z > 0.6 else 0.85, detail=1)
 
 

@@ -82,6 +82,11 @@ def _query(scene: Scene, name: str, index: int) -> str:
 def execute(program: Program, scene: Scene) -> bool | int | str:
     """The answer: a bool, a count, or a word. Raises Ambiguous when there is none beyond doubt, BadInput for an
     unknown operation."""
+    return trace(program, scene)[-1]
+
+
+def trace(program: Program, scene: Scene) -> list[Any]:
+    """The value of every step: an object's index, a list of indices, a bool, a count or a word. Raises as `execute`."""
     values: list[Any] = []
     for item in program:
         argument = item["argument"]
@@ -89,7 +94,7 @@ def execute(program: Program, scene: Scene) -> bool | int | str:
         values.append(_step(scene, item["operation"], argument, inputs))
     if not values:
         raise BadInput("an empty program")
-    return values[-1]
+    return values
 
 
 def _step(scene: Scene, operation: str, argument: Any, inputs: list[Any]) -> Any:

@@ -228,7 +228,9 @@ NAMES = (*SPECS, "between")
 CATEGORIES = {**{name: spec.category for name, spec in SPECS.items()}, "between": "Topological"}
 
 
-def margin(scene: "Scene", name: str, subject: int, other: int | tuple[int, int], frame: str | None = None) -> float | None:
+def margin(
+    scene: "Scene", name: str, subject: int, other: int | tuple[int, int], frame: str | None = None
+) -> float | None:
     """Signed margin of a relation: >= 1 holds, <= -1 does not, between them ambiguous, None where it has no meaning.
 
     Args: object indices; `other` is a pair for "between"; `frame` "viewer" or "object" (None: the name's usual frame).
@@ -259,7 +261,9 @@ def _between(g: Geometry, a: int, b: int, c: int) -> float | None:
     return min(inside, (0.5 - off) / 0.25) if inside >= 1 and off <= 0.25 else 0.0
 
 
-def holds(scene: "Scene", name: str, subject: int, other: int | tuple[int, int], frame: str | None = None) -> bool | None:
+def holds(
+    scene: "Scene", name: str, subject: int, other: int | tuple[int, int], frame: str | None = None
+) -> bool | None:
     """True or False beyond doubt, None when the pair is ambiguous or the relation has no meaning for it."""
     value = margin(scene, name, subject, other, frame)
     return None if value is None or abs(value) < 1 else value > 0

@@ -58,7 +58,9 @@ def sample(
         raise BadInput(f"objects must lie between 0 and 8, got {objects}")
     rng = np.random.default_rng([SPLITS.index(split), seed])
     for _ in range(tries):
-        scene = _layout(rng, int(rng.integers(low, high + 1)), kinds or tuple(KINDS), colours or tuple(COLOURS), include, split)
+        scene = _layout(
+            rng, int(rng.integers(low, high + 1)), kinds or tuple(KINDS), colours or tuple(COLOURS), include, split
+        )
         if scene is None or (relation and not holds(scene, relation[1], relation[0], relation[2])):
             continue
         return Scene(scene.objects, scene.camera, scene.light, scene.floor, scene.wall, seed, split)
@@ -66,8 +68,14 @@ def sample(
 
 
 def _layout(rng, count: int, kinds, colours, include, split: str) -> Scene | None:
-    camera = Camera(azimuth=float(rng.uniform(-25, 25)), elevation=float(rng.uniform(24, 38)), distance=float(rng.uniform(5.7, 6.5)))
-    light = Light(azimuth=float(rng.uniform(-70, 70)), elevation=float(rng.uniform(42, 68)), ambient=float(rng.uniform(0.38, 0.52)))
+    camera = Camera(
+        azimuth=float(rng.uniform(-25, 25)), elevation=float(rng.uniform(24, 38)), distance=float(rng.uniform(5.7, 6.5))
+    )
+    light = Light(
+        azimuth=float(rng.uniform(-70, 70)),
+        elevation=float(rng.uniform(42, 68)),
+        ambient=float(rng.uniform(0.38, 0.52)),
+    )
     floor, wall = FLOORS[rng.integers(len(FLOORS))], WALLS[rng.integers(len(WALLS))]
     base = Scene((), camera, light, floor, wall)
     looks = _looks(rng, count, kinds, colours, include, split)
@@ -95,8 +103,12 @@ def _looks(rng, count: int, kinds, colours, include, split: str) -> list[dict] |
         for _ in range(50):
             pick = {
                 # a kind seen already comes back one time in five, so that counting and colours have work to do
-                "kind": looks[rng.integers(len(looks))]["kind"] if looks and pool is kinds and rng.random() < 0.2 else pool[rng.integers(len(pool))],
-                "colour": looks[rng.integers(len(looks))]["colour"] if looks and rng.random() < 0.15 else colours[rng.integers(len(colours))],
+                "kind": looks[rng.integers(len(looks))]["kind"]
+                if looks and pool is kinds and rng.random() < 0.2
+                else pool[rng.integers(len(pool))],
+                "colour": looks[rng.integers(len(looks))]["colour"]
+                if looks and rng.random() < 0.15
+                else colours[rng.integers(len(colours))],
                 "size": tuple(SIZES)[rng.integers(2)],
                 "material": MATERIALS[rng.integers(2)],
             } | fixed

@@ -86,7 +86,7 @@ class Object:
         return [self.world(x, y) for x, y in ((-hx, -hy), (hx, -hy), (hx, hy), (-hx, hy))]
 
     def place(self, relation: str) -> Place | None:
-        """The place of this object for `relation` ("on", "inside", "under"), scaled to its size; None if it has none."""
+        """The place of this object for `relation` ("on", "inside", "under") at its size; None if it has none."""
         for place in self.spec.places:
             if place.relation == relation:
                 s = self.scale

@@ -44,7 +44,8 @@ def _clear(objects: "tuple[Object, ...]", moved: set[int]) -> bool:
         footprint_gap(objects[i], other) > 0.02
         for i in moved
         for j, other in enumerate(objects)
-        if j != i and not any(stands(objects[i], r, other) or stands(other, r, objects[i]) for r in ("on", "inside", "under"))
+        if j != i
+        and not any(stands(objects[i], r, other) or stands(other, r, objects[i]) for r in ("on", "inside", "under"))
     )
 
 
@@ -57,7 +58,9 @@ def _swapped(scene: "Scene", a: int, b: int) -> "Scene | None":
     objects[a] = replace(scene.objects[a], x=scene.objects[b].x, y=scene.objects[b].y)
     objects[b] = replace(scene.objects[b], x=scene.objects[a].x, y=scene.objects[a].y)
     swapped = scene.with_objects(objects)
-    flips = holds(scene, "left of", a, b) is not None and holds(swapped, "left of", b, a) == holds(scene, "left of", a, b)
+    flips = holds(scene, "left of", a, b) is not None and holds(swapped, "left of", b, a) == holds(
+        scene, "left of", a, b
+    )
     return swapped if flips and _clear(swapped.objects, {a, b}) and _seen(swapped) else None
 
 

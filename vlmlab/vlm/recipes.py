@@ -97,8 +97,8 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             "llava-tiny-stage1",
-            TrainConfig(steps=300, lr=2e-3, **FAST),
-            batch=32,
+            TrainConfig(steps=200, lr=2e-3, **FAST),
+            batch=16,
             scenes=20000,
             per_scene=16,
             needs=("tokenizer", "clip-tiny", "language-tiny"),
