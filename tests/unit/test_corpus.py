@@ -40,10 +40,10 @@ def how(words: Tokenizer, prefix: str = "image", **more) -> C.Packing:
 def test_a_packed_question_is_the_templates_conversation(data, words):
     batch = C.pack(data, np.arange(3), how(words), np.random.default_rng(0))
     template = get_template("v1", "")
-    items = {
-        tuple(template.encode([{"from": "human", "value": "<image>\n" + i.question}, {"from": "gpt", "value": i.answer}], words).ids)
-        for i in C.items_of(SCENES[1], 16, C.Balance(10**6))
-    }  # fmt: skip
+    items = set()
+    for item in C.items_of(SCENES[1], 16, C.Balance(10**6)):
+        turns = [{"from": "human", "value": "<image>\n" + item.question}, {"from": "gpt", "value": item.answer}]
+        items.add(tuple(template.encode(turns, words).ids))
     segment = batch.segment[1]
     for k in range(1, int(segment.max()) + 1):
         ids = torch.cat([batch.ids[1][segment == 0], batch.ids[1][segment == k]])

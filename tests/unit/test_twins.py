@@ -1,124 +1,57 @@
-"""Twins: the mirror, the swap, and one relation changed."""
+"""Twins differ in one way, so that no constant answer is right for both."""
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from vlmlab.errors import UnknownName, VlmlabError
-from vlmlab.scenes import Object, Scene, holds, sample
-from vlmlab.scenes.sampling import visible
+from vlmlab.scenes import holds, sample
+from vlmlab.scenes.twins import twin
 
-SEEDS = st.integers(0, 10**6)
-some = settings(max_examples=20, deadline=None)
-FLIPPED = {
-    "left of": "right of",
-    "right of": "left of",
-    "at the left side of": "at the right side of",
-    "at the right side of": "at the left side of",
-}
+SCENES = [sample(seed) for seed in range(40)]
 
 
-def made(scene: Scene, kind: str) -> Scene:
-    """The twin, where there is one."""
-    try:
-        return scene.twin(kind)
-    except VlmlabError:
-        assume(False)
-        raise
+def flips(scene, other):
+    pairs = [(a, b) for a in range(len(scene.objects)) for b in range(a)]
+    before = {pair: holds(scene, "left of", *pair) for pair in pairs}
+    return [p for p, value in before.items() if value is not None and holds(other, "left of", *p) is (not value)]
 
 
-@some
-@given(SEEDS)
-def test_the_mirror_twin_of_the_mirror_twin_is_the_scene(seed: int) -> None:
-    scene = sample(seed)
-    again = scene.twin("mirror").twin("mirror")
-    for first, second in zip(scene.objects, again.objects, strict=True):
-        assert (first.x, first.y, first.z) == (second.x, second.y, second.z)
-        assert first.yaw % 360 == pytest.approx(second.yaw % 360)
-    assert again.camera == scene.camera
+def test_a_mirror_twin_flips_left_and_right_and_nothing_else():
+    for scene in SCENES:
+        other = scene.twin("mirror")
+        for a in range(len(scene.objects)):
+            for b in range(a):
+                before = holds(scene, "left of", a, b)
+                assert holds(other, "right of", a, b) == before
+                for name in ("in front of", "on", "inside", "under", "near", "facing"):
+                    assert holds(other, name, a, b) == holds(scene, name, a, b), name
+        assert np.allclose([o.x for o in other.twin("mirror").objects], [o.x for o in scene.objects])
 
 
-@some
-@given(SEEDS)
-def test_the_mirror_twin_exchanges_left_and_right_and_nothing_else(seed: int) -> None:
-    scene = sample(seed)
-    twin = scene.twin("mirror")
-    assert np.allclose(twin.geometry.u, 1 - scene.geometry.u)
-    assert np.allclose(twin.geometry.depth, scene.geometry.depth)
-    sides = ("at the side of",)  # holds on an object's own left alone, see test_relations
-    there = {(FLIPPED.get(r.name, r.name), r.subject, r.object, r.frame): r.margin for r in scene.relations()}
-    here = {(r.name, r.subject, r.object, r.frame): r.margin for r in twin.relations()}
-    for key in there.keys() ^ here.keys():
-        margin = there.get(key) or here.get(key)
-        assert key[0] in sides or margin == pytest.approx(1, abs=1e-6), key
+def test_a_mirror_twins_picture_is_the_flipped_picture():
+    for scene in SCENES[:8]:
+        mask, other = scene.render(96).mask, scene.twin("mirror").render(96).mask
+        assert (mask[:, ::-1] == other).mean() > 0.985  # a pixel on an edge may fall to either side
 
 
-@some
-@given(SEEDS)
-def test_the_mirror_twins_picture_is_the_picture_flipped(seed: int) -> None:
-    scene = sample(seed, kinds=("cat", "dog", "bird", "sofa", "chair", "table", "ball", "box", "mug", "book", "car"))
-    one, other = scene.render(64), scene.twin("mirror").render(64)
-    assert (one.mask == other.mask[:, ::-1]).mean() > 0.99
-    assert np.abs(one.rgb.astype(int) - other.rgb[:, ::-1]).mean() < 1.5
-    assert np.median(np.abs(one.depth - other.depth[:, ::-1])) < 1e-3
+@pytest.mark.parametrize("kind", ["swap", "relation"])
+def test_swap_and_relation_twins_flip_a_pair(kind):
+    found = 0
+    for scene in SCENES:
+        try:
+            other = twin(scene, kind)
+        except VlmlabError as error:
+            assert "has no" in str(error)  # noqa: PT017 (some scenes have none)
+            continue
+        found += 1
+        assert flips(scene, other)
+        looks = [(o.kind, o.colour, o.size, o.material) for o in scene.objects]
+        assert looks == [(o.kind, o.colour, o.size, o.material) for o in other.objects]
+        moved = sum((a.x, a.y) != (b.x, b.y) for a, b in zip(scene.objects, other.objects, strict=True))
+        assert moved == (2 if kind == "swap" else 1)
+    assert found > len(SCENES) / 2
 
 
-@some
-@given(SEEDS)
-def test_the_swap_twin_exchanges_two_places(seed: int) -> None:
-    scene = sample(seed)
-    twin = made(scene, "swap")
-    moved = [i for i, (a, b) in enumerate(zip(scene.objects, twin.objects, strict=True)) if a != b]
-    assert len(moved) == 2
-    a, b = moved
-    places = [(o.x, o.y) for o in (scene.objects[a], scene.objects[b], twin.objects[b], twin.objects[a])]
-    assert places[:2] == places[2:]
-    assert (scene.objects[a].kind, scene.objects[a].yaw) == (twin.objects[a].kind, twin.objects[a].yaw)
-    assert holds(scene, "left of", a, b) is (not holds(twin, "left of", a, b))
-    assert visible(twin)
-
-
-@some
-@given(SEEDS)
-def test_the_relation_twin_moves_one_object_across_another(seed: int) -> None:
-    scene = sample(seed)
-    twin = made(scene, "relation")
-    moved = [i for i, (a, b) in enumerate(zip(scene.objects, twin.objects, strict=True)) if a != b]
-    assert len(moved) == 1
-    flips = [
-        other
-        for other in range(len(scene.objects))
-        if other != moved[0]
-        and holds(scene, "left of", moved[0], other) is not None
-        and holds(twin, "left of", moved[0], other) is (not holds(scene, "left of", moved[0], other))
-    ]
-    assert flips
-    assert visible(twin)
-
-
-def test_most_scenes_have_twins() -> None:
-    found = {"swap": 0, "relation": 0}
-    for seed in range(40):
-        for kind in found:
-            try:
-                sample(seed).twin(kind)
-                found[kind] += 1
-            except VlmlabError:
-                continue
-    assert min(found.values()) > 10
-
-
-def test_a_constant_answer_is_wrong_for_one_of_two_twins() -> None:
-    scene = sample(5, include=[{"kind": "cat"}, {"kind": "table"}], relation=(0, "left of", 1))
-    answers = {holds(s, "left of", 0, 1) for s in (scene, scene.twin("mirror"))}
-    assert answers == {True, False}
-
-
-def test_what_has_no_twin_is_refused() -> None:
-    scene = Scene((Object("cat", "red"),))
-    assert scene.twin("mirror").objects[0].x == 0
-    with pytest.raises(VlmlabError, match="no 'swap' twin"):
-        scene.twin("swap")
+def test_unknown_twins_are_refused():
     with pytest.raises(UnknownName, match="did you mean 'mirror'"):
-        scene.twin("mirrored")
+        SCENES[0].twin("miror")

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vlmlab.benchmarks.statistics import proportion
 from vlmlab.errors import BadInput, UnknownName
-from vlmlab.scenes import CATEGORIES, COLOURS, KINDS, SPLITS, Scene, sample
-from vlmlab.scenes.programs import FACINGS
+from vlmlab.scenes import CATEGORIES, SPLITS, Scene, sample
 from vlmlab.scenes.questions import Balance, Question
 from vlmlab.vlm.conversations import SHORT
 
@@ -73,13 +72,7 @@ def chance(question: Question) -> float:
     """How often a guess among the answers that the question allows is right."""
     if question.options:
         return 1 / len(question.options)
-    if question.type == "count" or question.topic == "count":
-        return 1 / 5
-    if question.topic == "facing":
-        return 1 / len(FACINGS)
-    if question.type == "choice":
-        return 1 / 2
-    return 1 / len(COLOURS) if question.answer in COLOURS else 1 / len(KINDS)
+    return 1 / 2 if question.type == "choice" else 1 / 5  # two objects are named; counts go from 0 to 4
 
 
 def evaluate(

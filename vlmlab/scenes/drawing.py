@@ -12,12 +12,19 @@ import numpy as np
 
 from vlmlab.scenes import relations as R
 from vlmlab.scenes.captions import article, listing, name
-from vlmlab.scenes.kinds import COLOURS, KINDS
-from vlmlab.scenes.programs import Program, execute, step, trace
+from vlmlab.scenes.kinds import COLOURS, KINDS, MATERIALS, SIZES
+from vlmlab.scenes.programs import FACINGS, Program, execute, step, trace
 
 if TYPE_CHECKING:
     from vlmlab.scenes.scene import Scene
 
+ANSWERS: dict[str, tuple[str, ...]] = {
+    "kind": tuple(KINDS),
+    "colour": tuple(COLOURS),
+    "size": tuple(SIZES),
+    "material": MATERIALS,
+    "facing": FACINGS,
+}
 FIELD_VALUES: dict[str, list[str]] = {"kind": list(KINDS), "colour": list(COLOURS)}
 
 
@@ -36,12 +43,11 @@ class Question:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The answers to choose among, for closed questions; empty for open ones."""
+        """The answers to choose among, for closed questions; empty where any number or object may be named."""
+        last = self.program[-1]
         if self.answer in ("yes", "no"):
             return ("yes", "no")
-        return {"colour": tuple(COLOURS), "size": ("small", "large"), "material": ("matte", "shiny")}.get(
-            self.topic, ()
-        )
+        return ANSWERS.get(last["argument"], ()) if last["operation"] == "query" else ()
 
 
 def word(value: bool | int | str) -> str:

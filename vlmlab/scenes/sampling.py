@@ -54,20 +54,21 @@ def sample(
                 raise UnknownName(what, name, known)
     low, high = (objects, objects) if isinstance(objects, int) else objects
     low, high = max(low, len(include)), max(high, len(include))
+    if relation and not 0 <= min(relation[0], relation[2]) != max(relation[0], relation[2]) < low:
+        raise BadInput(f"relation names two different objects by number, 0 to {low - 1}; got {relation}")
     if not 0 <= low <= high <= 8:
         raise BadInput(f"objects must lie between 0 and 8, got {objects}")
     rng = np.random.default_rng([SPLITS.index(split), seed])
     for _ in range(tries):
-        scene = _layout(
-            rng, int(rng.integers(low, high + 1)), kinds or tuple(KINDS), colours or tuple(COLOURS), include, split
-        )
+        count = int(rng.integers(low, high + 1))
+        scene = _layout(rng, count, kinds or tuple(KINDS), colours or tuple(COLOURS), include, split, relation)
         if scene is None or (relation and not holds(scene, relation[1], relation[0], relation[2])):
             continue
         return Scene(scene.objects, scene.camera, scene.light, scene.floor, scene.wall, seed, split)
     raise VlmlabError(f"no scene with seed {seed} satisfies the constraints after {tries} layouts; loosen them")
 
 
-def _layout(rng, count: int, kinds, colours, include, split: str) -> Scene | None:
+def _layout(rng, count: int, kinds, colours, include, split: str, relation) -> Scene | None:
     camera = Camera(
         azimuth=float(rng.uniform(-25, 25)), elevation=float(rng.uniform(24, 38)), distance=float(rng.uniform(5.7, 6.5))
     )
@@ -81,13 +82,16 @@ def _layout(rng, count: int, kinds, colours, include, split: str) -> Scene | Non
     looks = _looks(rng, count, kinds, colours, include, split)
     if looks is None:
         return None
-    placed: list[Object] = []
-    for look in looks:
-        item = _placed(rng, look, placed, camera)
+    turns = list(range(count))
+    if relation:  # what another object is to stand on, under or in must be there first
+        turns = [relation[2], relation[0], *(i for i in turns if i not in (relation[2], relation[0]))]
+    placed: dict[int, Object] = {}
+    for index in turns:
+        item = _placed(rng, looks[index], list(placed.values()), camera)
         if item is None:
             return None
-        placed.append(item)
-    order = rng.permutation(len(placed)) if not include else range(len(placed))
+        placed[index] = item
+    order = range(count) if include or relation else rng.permutation(count)
     scene = base.with_objects([placed[i] for i in order])
     return scene if visible(scene) else None
 
@@ -115,7 +119,7 @@ def _looks(rng, count: int, kinds, colours, include, split: str) -> list[dict] |
             unseen = held_out(pick["colour"], pick["kind"])
             if split == "test_combinations" and index == 0 and not fixed and not unseen:
                 continue
-            if split != "test_combinations" and unseen and not fixed:
+            if split != "test_combinations" and unseen and not {"colour", "kind"} <= set(fixed):
                 continue
             if all((pick["kind"], pick["colour"]) != (look["kind"], look["colour"]) for look in looks):
                 looks.append(pick)
