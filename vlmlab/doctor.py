@@ -217,7 +217,7 @@ def memory() -> Iterator[Check]:
 
 def writable() -> Iterator[Check]:
     """The folder for caches and reports can be written, and so can notebooks/."""
-    work = Path(os.environ.get("VLMLAB_WORK") or "build")
+    work = Path(os.environ.get("VLMLAB_WORK") or "runs")
     for name, folder in (("build", work), ("notebooks", ROOT / "notebooks")):
         if name == "notebooks" and not folder.is_dir():
             continue

@@ -12,6 +12,7 @@ from vlmlab.figures.base import COLOURS, GREY, INK, WIDTH, new_figure, styled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DENSE = 40  # a curve of fewer points is drawn as it is
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 HATCHES = ("", "///", "...", "xxx")
 
@@ -43,7 +44,8 @@ def losses(
 
     Args:
         runs: name -> values, or a pair (steps, values).
-        smooth: of the strong line, see `smoothed`; the raw values stay visible behind it (0: raw values alone).
+        smooth: of the strong line, see `smoothed`; the raw values stay visible behind it (0: raw values alone). A run
+            of fewer than DENSE values is drawn as it is.
         chance: a horizontal line, e.g. the loss of a model that knows nothing; log: a logarithmic axis for the loss.
     """
     if not runs:
@@ -57,7 +59,7 @@ def losses(
         steps = np.asarray(run[0], float) if pair else np.arange(len(values))
         colour, dashes = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
         line = values
-        if smooth and len(values) > 5:
+        if smooth and len(values) >= DENSE:
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
             line = smoothed(values, smooth)
         axes.plot(steps, line, color=colour, linestyle=dashes, label=name)

@@ -154,14 +154,14 @@ def answer_table(
     questions: Sequence[str],
     answers: Mapping[str, Sequence[str]],
     *,
-    right: Mapping[str, Sequence[bool]] | None = None,
+    right: Mapping[str, Sequence[bool | None]] | None = None,
     title: str | None = None,
 ) -> "Figure":
     """Pictures with a question each and the answers of several models in columns.
 
     Args:
         images: arrays (H, W, 3), one a question; answers: name of the model -> one answer a question.
-        right: marks each answer with a tick or a cross, in addition to its colour.
+        right: marks each answer with a tick or a cross, in addition to its colour; None leaves it unmarked.
     """
     count = len(questions)
     if len(images) != count or any(len(values) != count for values in answers.values()) or not count:
@@ -182,9 +182,9 @@ def answer_table(
         axes.text(side + 0.1, top - 0.04, fill(str(questions[row]), 21), fontsize=8, va="top")
         for column, (name, values) in enumerate(answers.items()):
             text, colour = fill(str(values[row]) or "(nothing)", max(10, int(each * 13.5)), max_lines=7), INK
-            if right is not None and name in right:
-                text = ("\u2713 " if right[name][row] else "\u2717 ") + text
-                colour = "#00704F" if right[name][row] else "#B04700"
+            mark = right[name][row] if right is not None and name in right else None
+            if mark is not None:
+                text, colour = ("\u2713 " if mark else "\u2717 ") + text, "#00704F" if mark else "#B04700"
             axes.text(side + 0.1 + first + column * each, top - 0.04, text, fontsize=8, va="top", color=colour)
         axes.axhline(top - side - 0.03, color="#DDDDDD", linewidth=0.6)
     axes.set_xlim(0, WIDTH)

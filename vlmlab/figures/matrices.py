@@ -158,6 +158,7 @@ def position_similarity(similarity: np.ndarray, *, title: str | None = None) -> 
         r, c = divmod(index, g)
         sheet[r * step : r * step + g, c * step : c * step + g] = row.reshape(g, g)
     fig = new_figure(5.2, 4.5)
+    fig.set_layout_engine("compressed")
     axes = fig.subplots()
     off = array[~np.eye(len(array), dtype=bool)]
     shown = axes.imshow(sheet, cmap=SEQUENTIAL, vmin=float(off.min()), vmax=float(np.quantile(off, 0.995)))

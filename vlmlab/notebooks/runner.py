@@ -142,7 +142,6 @@ def run(
     its folder (default build/report); `budget`, False to measure only, or limits of one's own; `folder`, another
     notebooks folder; `console`, where progress goes. Raises BadInput and UnknownName before anything runs.
     """
-    from vlmlab import runtime
     from vlmlab.notebooks import page, progress
 
     if profile not in PROFILES:
@@ -153,7 +152,7 @@ def run(
     chosen = source.find(selection, folder)
     plans = [_plan(item, profile, settings) for item in chosen]
     limits = _limits(profile, budget)
-    target = Path(report or runtime.work_dir() / "report").resolve()
+    target = Path(report or "build/report").resolve()
     if target.exists() and not (target.is_dir() and ((target / "results.json").is_file() or not any(target.iterdir()))):
         raise BadInput(f"{target} is not a report of vlmlab; name another folder with --report, or remove it")
     outcomes = []
@@ -213,7 +212,7 @@ def execute(
         here = folder / "work"
         here.mkdir()
         # A full run trains for hours and has to find its checkpoints again; a quick run leaves nothing behind.
-        work = runtime.work_dir().resolve() if profile == "full" else folder / "build"
+        work = runtime.work_dir().resolve() if profile == "full" else folder / "runs"
         prepared = nbformat.from_dict(json.loads(json.dumps(notebook)))
         for index, cell in enumerate(prepared.cells):
             cell.metadata["vlmlab_cell"] = index + 1

@@ -53,9 +53,11 @@ def publish(measure: bool = True, say: Callable[[str], object] = print) -> None:
         recipes.fill_from_runs(vlm, (*needs, name))
         saving.save(vlm, folder / f"{name}.safetensors", elsewhere, torch.float16, {"recipe": name})
     ship({"recipe": asdict(recipes.RECIPES["tokenizer"])}, "checkpoints/tokenizer.json")
-    for name in STAGES:
+    records = {name: _record(name) for name in STAGES}
+    records["clip-tiny"]["began_from"] = records.pop("clip-tiny-short")
+    for name, record in records.items():
         say(f"shipping {name}")
-        ship(_record(name), f"checkpoints/{name}.safetensors")
+        ship(record, f"checkpoints/{name}.safetensors")
     listing = manifest()
     shared = ["checkpoints/tokenizer.json", f"checkpoints/{VISION[0]}"]
     listing["models"]["llava-tiny-stage1"] = {
