@@ -6,12 +6,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 import vlmlab
+from vlmlab.benchmarks.held_out import is_right
 from vlmlab.scenes import sample
 
 SEEDS = (9, 18, 24)
 
 vlm = vlmlab.load("llava-tiny", device="cpu")
-fig, axes = plt.subplots(1, len(SEEDS), figsize=(9.6, 4.3))
+fig, axes = plt.subplots(1, len(SEEDS), figsize=(9.6, 5.4))
 for axis, seed in zip(axes, SEEDS, strict=True):
     scene = sample(seed, split="test")
     axis.imshow(scene.render(256).rgb)
@@ -19,9 +20,8 @@ for axis, seed in zip(axes, SEEDS, strict=True):
     lines = []
     for question in scene.questions(types=("relation", "attribute", "multi_hop"), count=3):
         said = vlm.generate(scene.render(96).rgb, question.text)
-        lines += [*textwrap.wrap(question.text, 40), *textwrap.wrap("> " + said, 40), ""]
-    axis.text(
-        0, 1.03, "\n".join(lines), transform=axis.transAxes, va="bottom", fontsize=8.5, family="monospace", wrap=True
-    )
-fig.tight_layout()
+        mark = "right" if is_right(said, question.answer, "sentence") else "WRONG"
+        lines += [*textwrap.wrap(question.text, 42), *textwrap.wrap(f"> {said} [{mark}]", 42), ""]
+    axis.text(0, -0.04, "\n".join(lines), transform=axis.transAxes, va="top", fontsize=8, family="monospace")
+fig.subplots_adjust(left=0.01, right=0.99, top=0.99, bottom=0.38, wspace=0.04)
 fig.savefig(Path(__file__).with_name("overview.png"), dpi=110)

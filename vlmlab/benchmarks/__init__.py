@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from vlmlab.vlm.model import VLM
 
 BENCHMARKS = ("scenes", "scenes-combinations")
-PER_SCENE = 8
+SCENES, PER_SCENE = 200, 8
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
     from vlmlab.benchmarks import held_out
 
     split = "test" if benchmark == "scenes" else "test_combinations"
-    scenes = 600 if limit is None else min(600, limit // 4 + 1)
+    scenes = SCENES if limit is None else min(SCENES, limit // 4 + 1)
     asked = held_out.questions(scenes, PER_SCENE, split)[:limit]
     seen = held_out.evaluate(model, asked, form, progress=progress)
     blind = held_out.evaluate(model, asked, form, blind=True, progress=progress)

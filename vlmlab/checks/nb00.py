@@ -32,7 +32,7 @@ def _by_world(got: Any, want: Any, scene: Scene, a: int, b: int) -> bool:
 
 def left_of(answer: Any) -> Verdict:
     """Exercise 1: does a stand left of b in the picture? True, False, or None where it is too close to call."""
-    turned = _pair(25, (0.5, 1.4), (0.1, -1.2))  # left in the world and right in the picture
+    turned = _pair(25, (0.5, -1.2), (0.1, 1.4))  # right in the world and left in the picture
     return run_check(
         "left_of",
         answer,
@@ -240,7 +240,7 @@ def interval(answer: Any) -> Verdict:
             Mistake(
                 "90 % interval",
                 "this is the 90 % interval (z = 1.645); for 95 % take z = 1.96",
-                fits=lambda got, want, *case: _close(got, _clipped(_wilson_with(*case, 1.6449))),
+                fits=lambda got, want, *case: _close(got, _clipped(_wilson_with(case[0], case[1], 1.6449))),
             ),
             Mistake("width", "it should return the two ends, low and high", fits=_is_number),
         ],

@@ -223,11 +223,10 @@ def vit_parameters(answer: Any) -> Verdict:
         ],
         [
             Mistake(
-                "no position of the class token",
-                "the class token has a position embedding too: P + 1 positions",
+                "class token counted once",
+                "D numbers are missing: the class token has a vector and a position embedding (P + 1 positions)",
                 without(class_position=False),
             ),
-            Mistake("no class token", "the class token itself is missing: D numbers", without(class_token=False)),
             Mistake(
                 "neither class token nor its position",
                 "the class token (D numbers) and its position (D more) are missing",

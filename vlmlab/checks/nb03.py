@@ -81,8 +81,8 @@ def _numbers(text: str) -> Any:
 @cache
 def _world() -> Scene:
     """From left to right: red mug, blue cat, red sofa, red ball, blue ball; none at the same depth."""
-    places = (("mug", "red", -1.5, 0.5), ("cat", "blue", -0.8, -0.6), ("sofa", "red", 0.0, 0.4))
-    places += (("ball", "red", 0.9, -0.7), ("ball", "blue", 1.6, 1.2))
+    places = [("mug", "red", -1.5, 0.5), ("cat", "blue", -0.8, -0.6), ("sofa", "red", 0.0, 0.4)]
+    places += [("ball", "red", 0.9, -0.7), ("ball", "blue", 1.6, 1.2)]
     return Scene(tuple(Object(kind, colour, x=x, y=y) for kind, colour, x, y in places))
 
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 import psutil
 
 START_SECONDS = 300.0  # a worker that has not started by then never will
+IDLE_SECONDS = 180.0  # a kernel that has used no processor time for so long has lost its message and never goes on
 SAMPLE_SECONDS = 0.1
 
 
@@ -99,6 +100,8 @@ def run(job: dict[str, Any], folder: Path, budget: Budget, progress: Callable[[M
                 measured.peak_mb = max(measured.peak_mb, watched.megabytes())
                 measured.seconds = time.monotonic() - (measured.started or begun)
                 measured.overrun = _overrun(measured, budget, time.monotonic() - begun)
+                if not measured.overrun and watched.idle() > IDLE_SECONDS:
+                    measured.overrun = f"hangs: nothing has used the processor for {IDLE_SECONDS:.0f} s"
                 progress(measured)
                 time.sleep(SAMPLE_SECONDS)
         finally:
@@ -143,6 +146,18 @@ class _Tree:
     def __init__(self, pid: int):
         self.worker = psutil.Process(pid)
         self.members: dict[int, psutil.Process] = {}
+        self.busy, self.since = 0.0, time.monotonic()
+
+    def idle(self) -> float:
+        """Seconds since worker, kernel and children together last used any processor time."""
+        used = 0.0
+        for process in (self.worker, *self.members.values()):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                used += times.user + times.system
+        if used != self.busy:
+            self.busy, self.since = used, time.monotonic()
+        return time.monotonic() - self.since
 
     def megabytes(self) -> float:
         """Resident memory now, in MB; on Linux not less than the highest that a single process has ever reached."""
@@ -160,7 +175,7 @@ class _Tree:
 
     def end(self) -> None:
         self.megabytes()  # the last look at who is there
-        for process in self.members.values():
+        for process in (self.worker, *self.members.values()):  # the worker first: it would report the kernel's death
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(list(self.members.values()), timeout=5)

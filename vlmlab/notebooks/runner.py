@@ -109,7 +109,8 @@ class Suite:
                 console.print(note, markup=False, highlight=False, soft_wrap=True)
         for problem in self.problems:
             console.print(problem, markup=False, highlight=False, soft_wrap=True)
-        console.print(f"report: {self.report / 'index.html'}", markup=False, highlight=False, soft_wrap=True)
+        index = min(str(self.report / "index.html"), os.path.relpath(self.report / "index.html"), key=len)
+        console.print(f"report: {index}", markup=False, highlight=False, soft_wrap=True)
         good = sum(outcome.passed for outcome in self.outcomes)
         console.print(f"{good} passed, {len(self.outcomes) - good} failed", markup=False, highlight=False)
 
