@@ -156,7 +156,7 @@ def index_page(suite: "Suite") -> str:
             f"<td>{f'<ul>{trouble}</ul>' if trouble else ''}</td></tr>\n"
         )
         for key, value in outcome.results.items():
-            shown = f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+            shown = _shown(value)
             values += (
                 f"<tr><td>{name}</td><td>{html.escape(key)}</td><td class='number'>{html.escape(shown)}</td></tr>\n"
             )
@@ -170,16 +170,26 @@ def index_page(suite: "Suite") -> str:
         f"<p>{good} of {len(suite.outcomes)} passed in {summary['seconds']:.0f} s, {stamp()}.{limits}</p>"
         + "".join(f'<p class="failed">{html.escape(problem)}</p>' for problem in suite.problems)
         + '<table><caption>Notebooks</caption><thead><tr><th scope="col">Notebook</th><th scope="col">Result</th>'
-        '<th scope="col">Seconds</th><th scope="col">Peak MB</th><th scope="col">What is wrong</th></tr></thead>'
+        '<th scope="col" class="number">Seconds</th>'
+        '<th scope="col" class="number">Peak MB</th><th scope="col">What is wrong</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
     if values:
         content += (
             '<table><caption>Recorded values (results.json)</caption><thead><tr><th scope="col">Notebook</th>'
-            f'<th scope="col">Name</th><th scope="col">Value</th></tr></thead><tbody>{values}</tbody></table>'
+            '<th scope="col">Name</th><th scope="col" class="number">Value</th></tr></thead>'
+            f"<tbody>{values}</tbody></table>"
         )
     content += f"<p>Python {summary['python']} on {html.escape(summary['platform'])}; {html.escape(packages)}.</p>"
     return _document("vlmlab: notebooks", content)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _verdict(outcome: "Outcome") -> str:

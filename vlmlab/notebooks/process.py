@@ -56,6 +56,7 @@ def kernel_environment(profile: str, folder: Path, work: Path, data: Path) -> di
         "VLMLAB_NETWORK_LOG": str(folder / "network.log"),
         "PYTHONPATH": _python_path(Path(__file__).parent / "guard"),
         "PYTHONHASHSEED": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait stall each other on a busy machine
         "IPYTHONDIR": str(folder / "ipython"),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
