@@ -12,15 +12,15 @@ from vlmlab.errors import BadInput
 from vlmlab.runtime import cores
 
 
-def _render_seconds(bounds: tuple[int, int], size: int, samples: int) -> float:
-    """Processor seconds for rendering the scenes of seeds bounds[0] .. bounds[1] - 1, sampling them not included."""
+def _render_span(bounds: tuple[int, int], size: int, samples: int) -> tuple[float, float]:
+    """When rendering the scenes of seeds bounds[0] .. bounds[1] - 1 began and ended; sampling them comes before."""
     from vlmlab.scenes import sample
 
     scenes = [sample(seed) for seed in range(*bounds)]
-    start = time.perf_counter()
+    start = time.monotonic()
     for scene in scenes:
         scene.render(size, samples)
-    return time.perf_counter() - start
+    return start, time.monotonic()
 
 
 def _warm(number: int) -> int:
@@ -30,7 +30,7 @@ def _warm(number: int) -> int:
 
     for kind in KINDS:
         mesh(kind)
-    _render_seconds((number, number + 1), 32, 1)
+    _render_span((number, number + 1), 32, 1)
     return number
 
 
@@ -45,28 +45,21 @@ def render(n: int = 192, size: int = 96, samples: int = 2, processes: int = 2) -
     from multiprocessing import get_context
 
     _warm(0)
-    alone = _render_seconds((0, n), size, samples)
-    step = max(1, n // (4 * processes))
-    chunks = [(first, min(first + step, n)) for first in range(0, n, step)]
+    start, stop = _render_span((0, n), size, samples)
+    shares = [(n * i // processes, n * (i + 1) // processes) for i in range(processes)]
     with get_context("spawn").Pool(processes) as pool:
         pool.map(_warm, range(4 * processes), chunksize=1)
-        start = time.perf_counter()
-        pool.map(partial(_render_and_sample, size=size, samples=samples), chunks, chunksize=1)
-        together = time.perf_counter() - start
+        spans = pool.map(partial(_render_span, size=size, samples=samples), shares, chunksize=1)
+    together = max(end for _, end in spans) - min(begin for begin, _ in spans)
     return {
         "n": n,
         "size": size,
         "samples": samples,
         "cores": cores(),
-        "one_process_per_second": round(n / alone, 1),
+        "one_process_per_second": round(n / (stop - start), 1),
         "processes": processes,
         "processes_per_second": round(n / together, 1),
     }
-
-
-def _render_and_sample(bounds: tuple[int, int], size: int, samples: int) -> None:
-    """Sample and render: what a dataset builder does for each scene."""
-    _render_seconds(bounds, size, samples)
 
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {"render": render}

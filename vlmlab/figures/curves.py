@@ -109,6 +109,8 @@ def bars(
     axes = fig.subplots()
     middles = np.arange(size)
     top = limits[1] if limits else None
+    known = [np.broadcast_to(np.asarray(value, float), (size,)) for value in (baselines or {}).values()]
+    marks = np.array(known).reshape(-1, size)  # (baselines, groups)
     for index, (name, values) in enumerate(series.items()):
         array = np.asarray(values, float)
         if array.shape != (size,):
@@ -123,14 +125,14 @@ def bars(
             ends = np.fmax(ends, high)
         if numbers:
             span = top or np.nanmax(array) or 1
-            for y, x, value in zip(at, ends, array, strict=True):
+            for y, x, value, others in zip(at, ends, array, marks.T, strict=True):
                 if np.isfinite(value):
                     text = f"{100 * value:.0f} %" if percent else f"{value:.3g}"
+                    x = max([x, *(mark for mark in others if -0.01 * span < mark - x < 0.09 * span)])
                     axes.text(x + 0.012 * span, y, text, va="center", fontsize=8)
-    for index, (name, value) in enumerate((baselines or {}).items()):
-        marks = np.broadcast_to(np.asarray(value, float), (size,))
+    for index, (name, row) in enumerate(zip(baselines or {}, marks, strict=True)):
         dashes = DASHES[index % len(DASHES)]
-        axes.vlines(marks, middles - 0.43, middles + 0.43, INK, dashes, label=name, linewidth=1.8)
+        axes.vlines(row, middles - 0.43, middles + 0.43, INK, dashes, label=name, linewidth=1.8)
     axes.set_yticks(middles, [fill(str(label), 28) for label in labels])
     axes.set_ylim(size - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
