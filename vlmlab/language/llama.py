@@ -133,9 +133,9 @@ class Llama(nn.Module):
 
     `generator` seeds the initial weights: normal, a matrix with deviation 1 / sqrt(fan-in), the two projections that
     write to the residual stream scaled down by sqrt(2 * layers) (GPT-2, section 2.3), so that depth does not blow it
-    up. Embeddings have deviation 0.1: with the usual 0.02 and a small model's large learning rate, the first updates,
-    alike for all words, drown what tells words apart (measured: cosines of 0.8 between nouns, and copying a word from
-    the prompt takes several times as many steps).
+    up. Embeddings have deviation 0.1: in a run with 0.02, a tied head and a rate of 1.5e-3, nouns ended with cosines
+    around 0.8. This deviation together with a lower rate for the embeddings (0.3 of 2e-3) lowered the loss much
+    sooner; the two were not varied one at a time.
     """
 
     def __init__(self, config: LlamaConfig, generator: torch.Generator | None = None):
