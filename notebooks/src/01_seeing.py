@@ -53,7 +53,7 @@ from vlmlab.figures import show, show_table
 from vlmlab.scenes.captions import article, listing
 from vlmlab.vision.contrastive import TextTower, clip_loss, pad_ids
 from vlmlab.vision.images import Preprocess
-from vlmlab.vlm.pretraining import coverage, normalised
+from vlmlab.vlm.pretraining import coverage
 
 runtime.seed_everything(seed)
 where = runtime.device(device)
@@ -309,7 +309,7 @@ print(f"log {batch} = {np.log(batch):.3f} =", float(clip_loss(torch.zeros(batch,
 # %%
 start = time.perf_counter()
 seen = [scenes.sample(i, objects=2) for i in range(pictures + 64)]  # the last 64 are not trained on
-images = normalised(np.stack([s.render(48).rgb for s in seen]), Preprocess(48))
+images = Preprocess(48).normalise(np.stack([s.render(48).rgb for s in seen]))
 captions = pad_ids([tokenizer.encode(" " + s.caption("short")) for s in seen], tokenizer.pad_id)
 print(f"{len(seen)} pictures {tuple(images.shape[1:])} in {time.perf_counter() - start:.0f} s; the first:", end=" ")
 print(seen[0].caption("short"))
@@ -390,7 +390,7 @@ Markdown(
 # %%
 held = [scenes.sample(i, split="test") for i in range(probed)]
 renders = [s.render(96) for s in held]
-tests = normalised(np.stack([r.rgb for r in renders]), preprocess)
+tests = preprocess.normalise(np.stack([r.rgb for r in renders]))
 
 
 def text_vectors(texts: list[str]) -> torch.Tensor:

@@ -1,7 +1,5 @@
 """Batches and losses of the two pretrainings: the encoder on captions, the language model on text. Notebooks 01, 04."""
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,13 +14,6 @@ from vlmlab.vision.images import Preprocess
 from vlmlab.vlm.conversations import KINDS, object_words
 from vlmlab.vlm.corpus import Packed
 from vlmlab.vlm.splice import IGNORE
-
-
-def normalised(rgb: np.ndarray, preprocess: Preprocess) -> Tensor:
-    """Pictures uint8 (B, S, S, 3) that have the encoder's size -> pixel values (B, 3, S, S)."""
-    pixels = torch.from_numpy(np.array(rgb)).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
-    return (pixels - mean) / std
 
 
 def coverage(mask: np.ndarray, patch: int) -> np.ndarray:
@@ -62,7 +53,7 @@ def contrastive_batch(
     different = {text: i for i, text in enumerate(dict.fromkeys(phrases))}
     pad = tokenizer.id("<pad>")
     return ContrastiveBatch(
-        normalised(rgb, preprocess),
+        preprocess.normalise(rgb),
         pad_ids([tokenizer.encode(" " + text) for text in texts], pad),
         torch.tensor(np.array(regions), dtype=torch.float32),
         torch.tensor(owners),
@@ -121,17 +112,3 @@ def answers_right(logits: Tensor, batch: Packed) -> dict[str, Tensor]:
         0, slot.flatten(), batch.kinds[:, 1:].flatten(), "amax"
     )
     return {name: errors[kind == i] == 0 for i, name in enumerate(KINDS) if bool((kind == i).any())}
-
-
-@torch.no_grad()
-def last_words_right(logits: Tensor, batch: Packed, skip: int = 2) -> dict[str, Tensor]:
-    """For each kind, whether the verdict is right: the token `skip` + 1 from a question's end (before "." and "</s>"),
-    given the true sentence before it."""
-    found: dict[str, list[Any]] = {}
-    predicted = logits.argmax(-1)
-    for b in range(batch.ids.shape[0]):
-        for k in range(1, int(batch.segment[b].max()) + 1):
-            last = int((batch.segment[b] == k).nonzero()[-1]) - skip
-            kind = KINDS[int(batch.kinds[b, last + skip])]
-            found.setdefault(kind, []).append(predicted[b, last - 1] == batch.ids[b, last])
-    return {kind: torch.stack(values) for kind, values in found.items()}

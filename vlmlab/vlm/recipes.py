@@ -199,7 +199,7 @@ def features(vlm: VLM, pictures: SceneDataset, encoder: Path) -> np.ndarray:
         values = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
         with torch.inference_mode():
             for start in range(0, len(pictures), 256):
-                pixels = pretraining.normalised(pictures.rgb[start : start + 256], vlm.preprocess)
+                pixels = vlm.preprocess.normalise(pictures.rgb[start : start + 256])
                 values[start : start + 256] = vlm.vision_features(pixels.to(vlm.device)).half().cpu().numpy()
         values.flush()
         temporary.rename(path)
