@@ -1,4 +1,4 @@
-"""The sizes of a Llama, given by hand or read from a transformers configuration. Notebook 02."""
+"""The sizes of a Llama or a Mamba, given by hand or read from a transformers configuration. Notebooks 02, 08."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -66,4 +66,57 @@ class LlamaConfig:
             max_positions=config.max_position_embeddings,
             attention_bias=bool(config.attention_bias),
             mlp_bias=bool(getattr(config, "mlp_bias", False)),
+        )
+
+
+@dataclass(frozen=True)
+class MambaConfig:
+    """Sizes of a Mamba: `dim` = D, `state` = N numbers of state a channel, `conv` taps, `expand` * D inner channels.
+
+    dt_rank: rank of the projection that makes delta; None is dim / 16, rounded up.
+    """
+
+    vocab_size: int
+    dim: int
+    layers: int
+    state: int = 16
+    conv: int = 4
+    expand: int = 2
+    dt_rank: int | None = None
+    eps: float = 1e-5
+    tie_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.vocab_size, self.dim, self.layers, self.state, self.expand, self.rank) < 1 or self.conv < 2:
+            raise BadInput(f"every size of a MambaConfig must be at least 1, and conv at least 2: {self}")
+
+    @property
+    def inner(self) -> int:
+        """Channels of the state-space layer."""
+        return self.expand * self.dim
+
+    @property
+    def rank(self) -> int:
+        """Rank of delta's projection."""
+        return -(-self.dim // 16) if self.dt_rank is None else self.dt_rank
+
+    @classmethod
+    def from_transformers(cls, config: Any) -> "MambaConfig":
+        """Read a transformers MambaConfig. Raises BadInput for what this Mamba does not compute."""
+        if getattr(config, "model_type", None) != "mamba":
+            raise BadInput(f"expected a Mamba, got model_type {getattr(config, 'model_type', None)!r}")
+        if config.use_bias or not config.use_conv_bias or config.hidden_act not in ("silu", "swish"):
+            raise BadInput(
+                "only Mamba's published form is supported: use_bias=False, use_conv_bias=True, hidden_act='silu'"
+            )
+        return cls(
+            vocab_size=config.vocab_size,
+            dim=config.hidden_size,
+            layers=config.num_hidden_layers,
+            state=config.state_size,
+            conv=config.conv_kernel,
+            expand=config.intermediate_size // config.hidden_size,
+            dt_rank=int(config.time_step_rank),
+            eps=config.layer_norm_epsilon,
+            tie_embeddings=bool(config.tie_word_embeddings),
         )

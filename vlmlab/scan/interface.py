@@ -1,0 +1,146 @@
+"""The selective scan's entry point: arguments checked, brought to one form, given to a backend. Notebook 07."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmlab.errors import BadInput, MissingDependency, UnknownName
+from vlmlab.scan import chunked, reference
+
+BACKENDS = ("reference", "chunked", "cpu", "mamba_ssm")
+
+
+def backends() -> tuple[str, ...]:
+    """The backends that run on this machine: always "reference" and "chunked", "cpu" with numba, "mamba_ssm" with that
+    package and a CUDA GPU."""
+    there = {"cpu": bool(find_spec("numba")), "mamba_ssm": bool(find_spec("mamba_ssm")) and torch.cuda.is_available()}
+    return tuple(name for name in BACKENDS if there.get(name, True))
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
+    return_last_state: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Mamba's state-space layer: y_t = C_t h_t + D u_t with h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t.
+
+    Shapes as in mamba_ssm's selective_scan_fn, batch b, channels d, length l, state size n, groups g:
+
+    Args:
+        u, delta: (b, d, l). With delta_softplus, softplus(delta + delta_bias) is used, else delta + delta_bias.
+        A: (d, n), negative where states should fade.
+        B, C: (b, n, l), or (b, g, n, l) where d / g channels share one, or (d, n), the same at all times.
+        D: (d,), a direct path. z: (b, d, l), a gate: y is multiplied by silu(z). delta_bias: (d,).
+        initial_state: (b, d, n), zeros when None.
+        return_last_state: return (y, state) with the state (b, d, n) after the last step, in float32 or float64.
+        backend: one of `backends()`; "auto" takes the fastest for the device.
+
+    Returns y (b, d, l) in u's dtype; it is computed in float32, or in float64 where an argument has it. Gradients flow
+    to every argument from both results (with "mamba_ssm", not from the last state, and it takes no initial state).
+
+    Raises BadInput that names the argument whose shape or dtype does not fit, UnknownName for a backend and
+    MissingDependency for one that is not installed. Source: Gu and Dao 2023, arXiv 2312.00752, section 3 and
+    algorithm 2.
+    """
+    _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    run = _choose(backend, u, initial_state is not None or return_last_state)
+    given = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    dtype = torch.float64 if any(x is not None and x.dtype == torch.float64 for x in given) else torch.float32
+    x, step, A = u.to(dtype), delta.to(dtype), A.to(dtype)
+    if delta_bias is not None:
+        step = step + delta_bias.to(dtype)[:, None]
+    if delta_softplus:
+        step = F.softplus(step)
+    inputs, outputs = _grouped(B.to(dtype), u), _grouped(C.to(dtype), u)
+    state = x.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.to(dtype)
+    y, last = run(x, step, A, inputs, outputs, state) if u.numel() else (torch.zeros_like(x), state)
+    if D is not None:
+        y = y + D.to(dtype)[:, None] * x
+    if z is not None:
+        y = y * F.silu(z.to(dtype))
+    return (y.to(u.dtype), last) if return_last_state else y.to(u.dtype)
+
+
+def _check(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Tensor | None) -> None:
+    if u.dim() != 3:
+        raise BadInput(f"u is {tuple(u.shape)}; expected (batch, channels, length)")
+    if A.dim() != 2 or A.shape[0] != u.shape[1]:
+        raise BadInput(f"A is {tuple(A.shape)}; expected ({u.shape[1]}, state size), one row a channel of u")
+    (b, d, length), n = u.shape, A.shape[1]
+    D, z, bias, state = rest
+    wanted = (
+        ("delta", delta, (b, d, length)), ("D", D, (d,)), ("z", z, (b, d, length)),
+        ("delta_bias", bias, (d,)), ("initial_state", state, (b, d, n)),
+    )  # fmt: skip
+    for name, value, shape in wanted:
+        if value is not None and tuple(value.shape) != shape:
+            raise BadInput(f"{name} is {tuple(value.shape)}; expected {shape}")
+    for name, value in (("B", B), ("C", C)):
+        shape = tuple(value.shape)
+        groups = shape[1] if value.dim() == 4 else 1
+        fits = shape in ((d, n), (b, n, length), (b, groups, n, length)) and groups > 0 and d % groups == 0
+        if not fits:
+            raise BadInput(
+                f"{name} is {shape}; expected {(b, n, length)}, ({b}, groups, {n}, {length}) with groups that divide "
+                f"{d}, or {(d, n)}"
+            )
+    named = {"u": u, "A": A, "B": B, "C": C} | {name: value for name, value, _ in wanted}
+    for name, value in named.items():
+        if value is not None and not value.is_floating_point():
+            raise BadInput(f"{name} has dtype {value.dtype}; expected a real floating-point dtype")
+        if value is not None and value.device != u.device:
+            raise BadInput(f"{name} is on {value.device} and u on {u.device}; bring them to one device")
+
+
+def _grouped(x: Tensor, u: Tensor) -> Tensor:
+    """B or C as (b, g, n, l), or (b, d, n, 1) where it is the same at all times."""
+    if x.dim() == 2:
+        return x[None, :, :, None].expand(u.shape[0], -1, -1, 1)
+    return x[:, None] if x.dim() == 3 else x
+
+
+def _choose(name: str, u: Tensor, states: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    if name not in (*BACKENDS, "auto"):
+        raise UnknownName("backend", name, ("auto", *BACKENDS))
+    if name == "auto":
+        there = backends()
+        wanted = {"cpu": "cpu", "cuda": "chunked" if states else "mamba_ssm"}.get(u.device.type, "chunked")
+        name = wanted if wanted in there else "chunked"
+    if name == "cpu":
+        if u.device.type != "cpu":
+            raise BadInput(f"backend 'cpu' takes tensors on the CPU, u is on {u.device}; use backend='auto'")
+        try:
+            from vlmlab.scan import cpu
+        except ImportError:
+            raise MissingDependency("numba", "the scan's backend 'cpu'") from None
+        return cpu.scan
+    if name == "mamba_ssm":
+        from vlmlab.scan import upstream
+
+        if states:
+            raise BadInput("backend 'mamba_ssm' takes no initial state and its last state has no gradient; use 'auto'")
+        return upstream.scan
+    return _each_channel(reference.scan if name == "reference" else chunked.scan)
+
+
+def _each_channel(scan: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Let a scan that takes B and C for every channel (or for all together) take groups."""
+
+    def spread(x: Tensor, u: Tensor) -> Tensor:
+        groups = x.shape[1]
+        x = x if groups in (1, u.shape[1]) else x.repeat_interleave(u.shape[1] // groups, 1)
+        return x.expand(-1, -1, -1, u.shape[-1])
+
+    return lambda u, delta, A, B, C, state: scan(u, delta, A, spread(B, u), spread(C, u), state)
