@@ -53,7 +53,7 @@ from vlmlab.figures import show, show_table
 from vlmlab.scenes.captions import article, listing
 from vlmlab.vision.contrastive import TextTower, clip_loss, pad_ids
 from vlmlab.vision.images import Preprocess
-from vlmlab.vlm.pretraining import coverage
+from vlmlab.vlm.conversations import SLOTS, WORDS, word_map
 
 runtime.seed_everything(seed)
 where = runtime.device(device)
@@ -377,15 +377,16 @@ show(fig, alt, f"{seconds:.0f} s; chance is log {batch} = {np.log(batch):.2f}")
 Markdown(
     f"On 64 new scenes the right caption is found first for **{100 * live_retrieval:.0f} %** of the pictures (chance "
     f"{100 / 64:.1f} %). The gap between the two curves is what {pictures} scenes are too few for; the shipped encoder "
-    "saw 20,000."
+    "saw 64,000."
 )
 
 # %% [markdown]
 # ## 7. The shipped encoder
 #
-# The same idea, a larger model, more pictures, and full captions. One addition: a second loss compares the patches
-# *under one object* with a phrase about it (as RegionCLIP does, Zhong et al. 2022,
-# [arXiv 2112.09106](https://arxiv.org/abs/2112.09106)), because LLaVA will read patches, not the class token.
+# The same idea, a larger model, more pictures, and full captions. One addition: a second loss compares each *patch*
+# with the words for what it shows and where it is, "red" against the other colours, "cat" against the other kinds (as
+# GLIP aligns regions with words, Li et al. 2022, [arXiv 2112.03857](https://arxiv.org/abs/2112.03857)), because LLaVA
+# will read patches, not the class token.
 
 # %%
 held = [scenes.sample(i, split="test") for i in range(probed)]
@@ -483,19 +484,19 @@ Markdown(
 #
 # LLaVA drops the class token and reads the patches. So ask the patches. A **linear probe** is a linear classifier on
 # frozen features: if it succeeds, the answer can be read off with one matrix, which is all that LLaVA's first projector
-# is. The labels come from the masks: a patch belongs to an object that covers at least 30 % of it.
+# is. The labels come from the masks: a patch belongs to the object that covers most of it, and at least a fifth.
 
 # %%
 labels = {"kind": [], "colour": [], "row": []}
 members = []  # (picture, patch) of each patch that shows an object
 for index, (s, r) in enumerate(zip(held, renders, strict=True)):
-    share = coverage(r.mask, 12)  # (objects, P)
-    for patch in np.flatnonzero(share.max(0) >= 0.3):
-        item = s.objects[share[:, patch].argmax()]
-        members.append((index, patch))
-        labels["kind"].append(list(scenes.KINDS).index(item.kind))
-        labels["colour"].append(list(scenes.COLOURS).index(item.colour))
-        labels["row"].append(patch // 8)
+    for patch, cell in enumerate(word_map(s, r.mask)):
+        word = {slot: WORDS[i] for slot, i in zip(SLOTS, cell, strict=True) if i >= 0}
+        if word["kind"] != "floor":
+            members.append((index, patch))
+            labels["kind"].append(list(scenes.KINDS).index(word["kind"]))
+            labels["colour"].append(list(scenes.COLOURS).index(word["colour"]))
+            labels["row"].append(patch // 8)
 picture_of, patch_of = (torch.tensor(values) for values in zip(*members, strict=True))
 fitted = picture_of < probed * 2 // 3  # probes are fitted on two thirds of the pictures, tested on the rest
 print(f"{len(members)} patches show an object, {int(fitted.sum())} of them to fit the probes")
@@ -561,7 +562,7 @@ Markdown(
     )
     + f". The layer before the last is ahead for {len(better)} of {len(compare)}"
     + (f" ({', '.join(better)})." if better else ".")
-    + " Here the region loss trains that layer on purpose, so this is no independent test of the paper's guess."
+    + " Here the word loss trains that layer on purpose, so this is no independent test of the paper's guess."
 )
 
 # %% [markdown]

@@ -8,7 +8,7 @@ from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes import sample
 from vlmlab.vlm import corpus as C
 from vlmlab.vlm import pretraining
-from vlmlab.vlm.conversations import KINDS, word_map
+from vlmlab.vlm.conversations import KINDS, WORDS, word_map
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.splice import IGNORE
 from vlmlab.vlm.templates import get_template
@@ -19,12 +19,12 @@ SCENES = [sample(seed) for seed in range(12)]
 @pytest.fixture(scope="module")
 def words() -> Tokenizer:
     texts = [text for scene in SCENES for q in scene.questions() for text in (q.text, " " + q.sentence)]
-    return Tokenizer.train(texts, 600)
+    return Tokenizer.train([*texts, *(2 * [" " + " ".join(WORDS)])], 600)
 
 
 @pytest.fixture(scope="module")
 def data(words: Tokenizer) -> C.Corpus:
-    return C.build(SCENES, words, get_template("v1", ""), maps=True)
+    return C.build(SCENES, words, get_template("v1", ""), masks=[scene.render(96).mask for scene in SCENES])
 
 
 @pytest.fixture(scope="module")
@@ -112,16 +112,30 @@ def test_a_corpus_survives_the_disk(data, tmp_path):
         assert np.array_equal(value, getattr(again, name)), name
 
 
-def test_word_maps_say_what_fills_each_cell():
+def test_word_maps_say_what_fills_each_cell_and_where_it_is():
     for scene in SCENES[:4]:
         mask = scene.render(96).mask
-        cells = word_map(scene, mask)
+        cells = [[WORDS[i] for i in cell if i >= 0] for cell in word_map(scene, mask)]
         assert len(cells) == 64
+        assert [cells[i][-2:] for i in (0, 7, 8, 63)] == [["A", "1"], ["H", "1"], ["A", "2"], ["H", "8"]]
         for index, item in enumerate(scene.objects):
             share = (mask.reshape(8, 12, 8, 12).swapaxes(1, 2).reshape(64, 144) == index + 1).mean(1)
             if share.max() > 0.5:
                 assert cells[int(share.argmax())][:4] == [item.size, item.material, item.colour, item.kind]
-        assert cells[0] == ["floor"] or mask[:12, :12].any()
+        assert cells[0] == ["floor", "A", "1"] or mask[:12, :12].any()
+
+
+def test_a_map_of_an_empty_room_is_all_floor():
+    cells = word_map(sample(0, objects=0), np.zeros((96, 96), np.uint8))
+    assert all(next(WORDS[i] for i in cell if i >= 0) == "floor" for cell in cells)
+
+
+def test_words_of_maps_are_different_tokens(data, words):
+    batch = C.pack(data, np.arange(3), how(words, "map"), np.random.default_rng(0))
+    assert len(set(data.vocabulary.tolist())) == len(WORDS)
+    found = {words.decode([i]).strip() for i in batch.words[0].flatten().tolist() if i >= 0}
+    looks = {getattr(item, field) for item in SCENES[0].objects for field in ("size", "material", "colour", "kind")}
+    assert looks <= found <= set(WORDS)
 
 
 def test_answers_right_counts_whole_answers(data, words, vlm):

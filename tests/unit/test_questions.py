@@ -1,5 +1,6 @@
 """Questions: every stored answer is its program executed; the doubtful is not asked; the words alone do not tell."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -34,6 +35,16 @@ def test_every_type_and_topic_is_asked_and_texts_differ():
         assert len(set(texts)) == len(texts)
     topics = {q.topic for _, q in ASKED}
     assert {"colour", "size", "material", "facing", "left of", "on", "count", "chain"} <= topics
+
+
+def test_articles_fit_and_every_name_in_a_chain_fits_one_object():
+    for scene, q in ASKED:
+        assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", f"{q.text} {q.sentence}"), q.sentence
+        if q.topic == "chain":
+            kinds = [o.kind for o in scene.objects]
+            for kind in set(kinds):
+                if kinds.count(kind) > 1:
+                    assert f"the {kind}" not in q.sentence.lower(), q.sentence
 
 
 def test_balance_keeps_yes_and_no_even_for_each_topic():

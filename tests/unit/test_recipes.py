@@ -9,7 +9,7 @@ from vlmlab.vlm import recipes
 from vlmlab.weights import load
 
 SMALL = {"scenes": 24, "checks": 8, "batch": 4}
-CHAIN = ("tokenizer", "clip-tiny-short", "clip-tiny", "language-tiny", "llava-tiny-stage1", "llava-tiny")
+CHAIN = ("tokenizer", "clip-tiny", "language-tiny", "llava-tiny-stage1", "llava-tiny")
 
 
 @pytest.fixture(scope="module")

@@ -81,6 +81,15 @@ def test_an_objects_own_left_is_not_the_viewers():
     assert holds(ball, "left of", 0, 1, "object") is None  # a ball has no left
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("yaw", [0, 180])
+def test_the_side_of_an_object_is_its_left_or_its_right(side, yaw):
+    beside = room(Object("cat", "red", "small", x=0.75 * side), Object("car", "blue", yaw=yaw))
+    assert holds(beside, "at the side of", 0, 1) is True
+    before = room(Object("ball", "red", "small", y=1.1 * side), Object("car", "blue", yaw=yaw))
+    assert holds(before, "at the side of", 0, 1) is False
+
+
 def test_facing_by_hand():
     scene = room(Object("cat", "red", x=-1, yaw=90), Object("dog", "blue", x=1, yaw=90))
     assert holds(scene, "facing", 0, 1) is True

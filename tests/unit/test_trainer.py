@@ -1,10 +1,12 @@
 """The training loop: exact resumption after a kill, checkpoints, errors, schedules, several processes. Notebook 04."""
 
+import copy
 import itertools
 import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -381,6 +383,45 @@ def test_the_loop_is_adamw_with_clipping_and_a_cosine(tmp_path):
         assert (a - b).abs().max() <= 1e-5 * b.abs().max()
 
 
+def test_muon_moves_hidden_matrices_and_adamw_the_rest(tmp_path):
+    """Compared with a loop of the two optimizers in plain PyTorch."""
+    torch.manual_seed(1)
+    model = nn.ModuleDict({"embed": nn.Linear(8, 16), "hidden": nn.Linear(16, 16), "out": nn.Linear(16, 1)})
+    plain = copy.deepcopy(model)
+
+    def loss(net):
+        return lambda pair: ((net["out"](net["hidden"](net["embed"](pair[0])).relu()) - pair[1]) ** 2).mean()
+
+    fit(tmp_path, model, steps=20, groups={"": 1e-2}, loss=loss(model), optimizer="muon", warmup=0, weight_decay=0.1,
+        schedule="constant", clip=0.0, betas=(0.9, 0.98))  # fmt: skip
+    matrices = [plain["hidden"].weight, plain["out"].weight]
+    rest = [p for name, p in plain.named_parameters() if p.ndim < 2]
+    members = [
+        torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([{"params": [plain["embed"].weight], "weight_decay": 0.1},
+                           {"params": rest, "weight_decay": 0.0}], lr=1e-2, betas=(0.9, 0.98)),
+    ]  # fmt: skip
+    for step in range(20):
+        loss(plain)(batch(step)).backward()
+        for member in members:
+            member.step()
+            member.zero_grad()
+    for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+        assert (a - b).abs().max() <= 1e-4 * b.abs().max()
+
+
+def test_a_run_with_muon_resumes_bit_identical(tmp_path):
+    clean, model = fit(tmp_path / "a", optimizer="muon")
+    fit(tmp_path / "b", optimizer="muon")
+    shutil.rmtree(tmp_path / "b" / "checkpoints" / "step-0000012")
+    again, other = fit(tmp_path / "b", resume=True, optimizer="muon")
+    assert again.resumed_from == 10
+    assert again.losses == clean.losses
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    files = [tmp_path / run / "checkpoints" / "step-0000012" / "optimizer.safetensors" for run in "ab"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_schedules_rise_then_fall_to_the_final_rate(schedule):
     config = TrainConfig(100, schedule=schedule, warmup=0.1, final_lr=0.2)
@@ -531,6 +572,8 @@ def test_a_config_that_cannot_be(change, word):
 def test_other_bad_arguments(tmp_path):
     with pytest.raises(UnknownName, match="'cosine'"):
         TrainConfig(3, schedule="cosin")
+    with pytest.raises(UnknownName, match="'adamw'"):
+        TrainConfig(3, optimizer="adam")
     with pytest.raises(BadInput, match="nothing to train"):
         fit(tmp_path, toy().requires_grad_(False))
     with pytest.raises(BadInput, match="one argument"):

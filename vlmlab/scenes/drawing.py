@@ -337,7 +337,7 @@ class Draw:
                 "referring",
                 "colour",
                 f"What is the {item.colour} object?",
-                f"The {item.colour} object is a {{answer}}.",
+                f"The {item.colour} object is {article(item.kind)}.",
                 program,
             )
         if mode < 0.65 and self.n > 1:
@@ -362,7 +362,7 @@ class Draw:
                 "referring",
                 topic,
                 f"What is the {noun}?",
-                f"The {noun} is a {item.colour} {{answer}}.",
+                f"The {noun} is {article(item.colour)} {{answer}}.",
                 program,
                 [target],
             )
@@ -371,7 +371,7 @@ class Draw:
             "referring",
             topic,
             f"What color is the {noun}?",
-            f"The {noun} is a {item.kind}, {{answer}}.",
+            f"The {noun} is {article(item.kind)}, {{answer}}.",
             program,
             [target],
         )
@@ -413,11 +413,10 @@ class Draw:
         target = trace(program, self.scene)[-1]
         if target == pair[1]:
             return None
-        middle = self.scene.objects[trace(program[:4], self.scene)[-1]]
+        middle, last = (name(self.scene, i) for i in (trace(program[:4], self.scene)[-1], target))
         program = [*program, step("query", "colour", 5)]
         text = f"What color is the object {second} the object {where}?"
-        last = self.scene.objects[target].kind
-        fact = f"The {middle.kind} is {where} and the {last} is {second} the {middle.kind}, {{answer}}."
+        fact = f"The {middle} is {where} and the {last} is {second} the {middle}, {{answer}}."
         return self.make("multi_hop", "chain", text, fact, program, [target])
 
 

@@ -120,14 +120,17 @@ def _across(g: Geometry, a: int, b: int) -> float | None:
 
 
 def _own_frame(side: str) -> Callable[[Geometry, int, int], float | None]:
-    """a stands on the named side of b, sides named from b's own heading; a side is a cone of 40 degrees half angle."""
+    """a stands on the named side of b, sides named from b's own heading; a side is a cone of 40 degrees half angle.
+
+    "side" is either of left and right.
+    """
 
     def margin(g: Geometry, a: int, b: int) -> float | None:
         if not g.objects[b].spec.front or g.supported(a, b):
             return None
         x, y = g.objects[b].local(g.objects[a].x, g.objects[a].y)
         # the front is -y, so an object that faces away from us (own frame seen from above) has its left at +x
-        along = {"front": -y, "back": y, "left": x, "right": -x}[side]
+        along = {"front": -y, "back": y, "left": x, "right": -x, "side": abs(x)}[side]
         across = abs(x) if side in ("front", "back") else abs(y)
         if max(abs(x), abs(y)) < 0.3:
             return None
@@ -195,7 +198,7 @@ SPECS: dict[str, Spec] = {
         Spec("adjacent to", "Adjacency", _beside),
         Spec("at the left side of", "Adjacency", _adjacent_side(1)),
         Spec("at the right side of", "Adjacency", _adjacent_side(-1)),
-        Spec("at the side of", "Adjacency", _both(_beside, _own_frame("left")), frame="object"),
+        Spec("at the side of", "Adjacency", _both(_beside, _own_frame("side")), frame="object"),
         Spec("at the back of", "Adjacency", _both(_beside, _own_frame("back")), frame="object"),
         Spec("ahead of", "Adjacency", _own_frame("front"), frame="object"),
         Spec("toward", "Directional", _moving(_towards(0.8, 1.0))),

@@ -1,12 +1,14 @@
 """Contrastive pretraining of an image encoder on pictures and their captions. Notebook 01.
 
-Two losses. CLIP's compares whole pictures with captions (Radford et al. 2021, figure 3). The region loss compares the
-patches under one object with a phrase about it, as RegionCLIP does (Zhong et al. 2022, arXiv 2112.09106, section 3.3):
-without it a tiny encoder names what is in a picture long before it knows where, and LLaVA reads patches.
+Two losses. CLIP's compares whole pictures with captions (Radford et al. 2021, figure 3). The word loss compares each
+patch with the words for what it shows and where it is, as GLIP aligns regions with words (Li et al. 2022, arXiv
+2112.03857, section 3.1): without it a tiny encoder names what is in a picture long before it knows where, and LLaVA
+reads patches.
 """
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -42,31 +44,30 @@ class TextTower(nn.Module):
 
 
 class ContrastiveBatch(NamedTuple):
-    """pixels (B, 3, H, W); captions (B, L) ids; regions (R, P) share of each patch under an object; owner (R,) its
-    picture; phrases (K, L) ids of the different phrases; phrase (R,) which of them fits each region."""
+    """pixels (B, 3, H, W); captions (B, L) ids; words (W, L') ids of the words that patches choose among; slots, S + 1
+    numbers that cut them into sets of which at most one word fits; targets (B, P, S) which of W, -1 where none does."""
 
     pixels: Tensor
     captions: Tensor
-    regions: Tensor
-    owner: Tensor
-    phrases: Tensor
-    phrase: Tensor
+    words: Tensor
+    slots: tuple[int, ...]
+    targets: Tensor
 
 
 class ContrastiveModel(nn.Module):
     """An encoder, a text tower and the projections that only pretraining needs.
 
-    layer: the hidden state whose patches meet the phrases; -2, the one that LLaVA reads.
+    layer: the hidden state whose patches meet the words; -2, the one that LLaVA reads.
     """
 
     def __init__(self, vision: ViT, text: TextTower, dim: int = 128, layer: int = -2):
         super().__init__()
         self.vision, self.text, self.layer = vision, text, layer
         self.image_projection = nn.Linear(vision.dim, dim, bias=False)
-        self.region_norm = nn.LayerNorm(vision.dim)
-        self.region_projection = nn.Linear(vision.dim, dim, bias=False)
+        self.patch_norm = nn.LayerNorm(vision.dim)
+        self.patch_projection = nn.Linear(vision.dim, dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.region_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.word_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def image_embeddings(self, pixels: Tensor) -> Tensor:
         """Unit vectors (B, D) of whole pictures."""
@@ -76,25 +77,39 @@ class ContrastiveModel(nn.Module):
         """Unit vectors (B, D) of texts."""
         return F.normalize(self.text(ids), dim=-1)
 
-    def forward(self, batch: ContrastiveBatch, region_weight: float = 1.0) -> tuple[Tensor, dict[str, float]]:
-        """The weighted sum of both losses, and what share of pictures and regions finds its own text first."""
+    def patch_embeddings(self, patches: Tensor) -> Tensor:
+        """Unit vectors (..., D) of patch tokens (..., D_v) of hidden state `layer`."""
+        return F.normalize(self.patch_projection(self.patch_norm(patches)), dim=-1)
+
+    def forward(self, batch: ContrastiveBatch, word_weight: float = 3.0) -> tuple[Tensor, dict[str, float]]:
+        """CLIP's loss plus `word_weight` times the word loss; metrics: both, and what share of pictures finds its own
+        caption first ("retrieval") and of patches the right word of each slot ("slot 0", ...)."""
         states = self.vision.hidden_states(batch.pixels)
         pooled = self.vision.norm(states[-1][:, 0])
         images = F.normalize(self.image_projection(pooled), dim=-1)
-        captions = self.text_embeddings(batch.captions)
-        logits = images @ captions.T * self.logit_scale.exp().clamp(max=MAX_SCALE)
-        loss = clip_loss(logits)
+        logits = images @ self.text_embeddings(batch.captions).T * self.logit_scale.exp().clamp(max=MAX_SCALE)
+        clip = clip_loss(logits)
         right = (logits.argmax(-1) == torch.arange(len(logits), device=logits.device)).float().mean()
-        patches = states[self.layer][:, self.vision.prefix_tokens :]  # (B, P, D)
-        regions = torch.einsum("rp,rpd->rd", batch.regions, patches[batch.owner])
-        regions = F.normalize(self.region_projection(self.region_norm(regions)), dim=-1)
-        phrases = self.text_embeddings(batch.phrases)  # (K, D)
-        scores = regions @ phrases.T * self.region_scale.exp().clamp(max=MAX_SCALE)
-        region = F.cross_entropy(scores, batch.phrase)
-        named = (scores.argmax(-1) == batch.phrase).float().mean()
-        values = {"clip": loss, "retrieval": right, "region": region, "phrase": named}
-        metrics = {name: float(value.detach()) for name, value in values.items()}
-        return loss + region_weight * region, metrics
+        patches = self.patch_embeddings(states[self.layer][:, self.vision.prefix_tokens :])  # (B, P, D)
+        scores = patches @ self.text_embeddings(batch.words).T * self.word_scale.exp().clamp(max=MAX_SCALE)
+        words, shares = word_loss(scores, batch.targets, batch.slots)
+        metrics = {"clip": float(clip.detach()), "retrieval": float(right), "words": float(words.detach())}
+        return clip + word_weight * words, metrics | {f"slot {i}": share for i, share in enumerate(shares)}
+
+
+def word_loss(scores: Tensor, targets: Tensor, slots: Sequence[int]) -> tuple[Tensor, list[float]]:
+    """Mean over slots of the cross-entropy of the fitting word among the slot's words, and how often it wins.
+
+    scores (B, P, W) of patches and words; targets and slots as in `ContrastiveBatch`. A slot without any target in the
+    batch counts as 0.
+    """
+    losses, shares = [], []
+    for slot, (first, last) in enumerate(pairwise(slots)):
+        known = targets[..., slot] >= 0
+        logits, target = scores[..., first:last][known].float(), targets[..., slot][known] - first
+        losses.append(F.cross_entropy(logits, target) if len(target) else scores.sum() * 0)
+        shares.append(float((logits.argmax(-1) == target).float().mean()) if len(target) else 0.0)
+    return torch.stack(losses).mean(), shares
 
 
 def clip_loss(logits: Tensor) -> Tensor:

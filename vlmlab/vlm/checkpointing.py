@@ -168,11 +168,11 @@ def load_optimizer(
     bit differently by alignment.
     """
     optimizer.state.clear()
-    fused = bool(optimizer.param_groups[0].get("fused"))
+    fused = {parameter: bool(group.get("fused")) for group in optimizer.param_groups for parameter in group["params"]}
     for name, value in tensors.items():
         key, _, parameter = name.partition(":")
         target = params[parameter]
-        on = target.device if key != "step" or fused else torch.device("cpu")
+        on = target.device if key != "step" or fused[target] else torch.device("cpu")
         optimizer.state[target][key] = value.clone().to(on)
 
 

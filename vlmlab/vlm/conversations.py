@@ -11,6 +11,8 @@ import numpy as np
 
 from vlmlab.scenes import Scene
 from vlmlab.scenes.captions import caption, listing, name, order, sentences
+from vlmlab.scenes.kinds import COLOURS, MATERIALS, SIZES
+from vlmlab.scenes.kinds import KINDS as OBJECTS
 from vlmlab.scenes.programs import Ambiguous, facing
 from vlmlab.scenes.questions import TYPES, Question
 
@@ -20,6 +22,18 @@ DETAIL = "Describe the picture in detail."
 BRIEF = "Provide a one-sentence caption for the provided image."
 ORDER = "List the objects from front to back."
 KINDS = ("dense", "full", "short caption", "order", *TYPES, *(f"{name} (word)" for name in TYPES))
+COLUMNS, ROWS = "ABCDEFGH", "12345678"
+SLOTS: dict[str, tuple[str, ...]] = {
+    "size": tuple(SIZES),
+    "material": MATERIALS,
+    "colour": tuple(COLOURS),
+    "kind": (*OBJECTS, "floor"),
+    "facing": ("towards", "right", "away", "left"),
+    "column": tuple(COLUMNS),
+    "row": tuple(ROWS),
+}
+WORDS = tuple(word for slot in SLOTS.values() for word in slot)
+_PLACE = {pair: i for i, pair in enumerate((slot, word) for slot, words in SLOTS.items() for word in words)}
 
 
 class Item(NamedTuple):
@@ -53,28 +67,33 @@ def as_item(question: Question, short: bool) -> Item:
     return Item(question.type, question.text, question.sentence)
 
 
-def word_map(scene: Scene, mask: np.ndarray, grid: int = 8) -> list[list[str]]:
-    """What is where, in words, for each cell of a grid x grid map, row by row.
+def word_map(scene: Scene, mask: np.ndarray, grid: int = 8) -> np.ndarray:
+    """What is where, in words: for each cell of a grid x grid map, row by row, one word of each slot of `SLOTS`.
 
-    A cell has the words of the object that fills most of it ("small", "shiny", "red", "cat", "left"), or "floor".
+    A cell has the words of the object that fills most of it, or "floor", and its place as on a chessboard, "A" to "H"
+    from the left and "1" to "8" from the top. The map is text: a language model that learns to answer from the sum of
+    each cell's word embeddings has learnt to read a picture-like sequence without a pixel.
 
-    mask: (S, S) instance ids of the scene, S a multiple of grid. The map is text: a language model that learns to
-    answer from the sum of each cell's word embeddings has learnt to read a picture-like sequence without a pixel.
+    mask: (S, S) instance ids of the scene, S a multiple of grid. Returns (grid * grid, len(SLOTS)) int8, indices into
+    `WORDS`, -1 where a slot has no word (the size of the floor, the facing of a ball).
     """
     cells = np.asarray(mask).reshape(grid, mask.shape[0] // grid, grid, -1).swapaxes(1, 2).reshape(grid * grid, -1)
-    looks = [object_words(scene, index) for index in range(len(scene.objects))]
-    words = []
-    for cell in cells:
-        counts = np.bincount(cell, minlength=len(looks) + 1)
-        best = int(counts[1:].argmax()) + 1 if len(looks) else 0
-        words.append(looks[best - 1] if best and counts[best] >= 0.2 * cell.size else ["floor"])
-    return words
+    looks = [["", "", "", "floor", ""], *(object_words(scene, index) for index in range(len(scene.objects)))]
+    rows = np.array([[_index(slot, word) for slot, word in zip(SLOTS, look, strict=False)] for look in looks])
+    shares = np.stack([(cells == index).mean(1) for index in range(1, len(looks))] or [np.zeros(grid * grid)])
+    filled = np.where(shares.max(0) >= 0.2, shares.argmax(0) + 1, 0)
+    places = np.array([[_index("column", COLUMNS[i % grid]), _index("row", ROWS[i // grid])] for i in range(grid**2)])
+    return np.concatenate([rows[filled], places], 1).astype(np.int8)
+
+
+def _index(slot: str, word: str) -> int:
+    return _PLACE.get((slot, word), -1)
 
 
 def object_words(scene: Scene, index: int) -> list[str]:
-    """The words of an object: size, material, colour, kind, and where it faces if it has a front."""
+    """An object's size, material, colour, kind, and where it faces ("" without a front, or between two ways)."""
     item = scene.objects[index]
-    words = [item.size, item.material, item.colour, item.kind]
+    words = [item.size, item.material, item.colour, item.kind, ""]
     with suppress(Ambiguous):
-        words.append(facing(scene, index).split()[0])  # towards, away, left, right
+        words[4] = facing(scene, index).split()[0]  # towards, away, left, right
     return words

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,22 +18,21 @@ import torch
 from torch import Tensor
 
 from vlmlab.errors import BadInput
-from vlmlab.files import atomic_path, read_json, write_json
+from vlmlab.files import atomic_path, read_json, sha256, write_json
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes import Scene, sample
+from vlmlab.scenes.dataset import SceneDataset
 from vlmlab.scenes.questions import Balance
-from vlmlab.vlm.conversations import KINDS, Item, as_item, descriptions, statements, word_map
+from vlmlab.vlm.conversations import KINDS, WORDS, Item, as_item, descriptions, statements, word_map
 from vlmlab.vlm.splice import IGNORE
 from vlmlab.vlm.templates import Template
-
-WORDS = 5  # most words of one cell of a word map
 
 
 class Packed(NamedTuple):
     """One batch: ids, labels, positions (B, L).
 
     segment (B, L): 0 the prefix, k the k-th question, -1 padding. kinds (B, L): index into KINDS at labelled tokens.
-    rows (B,): which scenes. words (B, P, WORDS): ids of a word map's cells, -1 where there are fewer; or None.
+    rows (B,): which scenes. words (B, P, S): ids of a word map's cells, -1 where a slot has none; or None.
     """
 
     ids: Tensor
@@ -69,7 +69,8 @@ class Corpus:
     kinds: np.ndarray
     descriptions: np.ndarray  # flat ids of each scene's full caption, for text-only rows
     description_bounds: np.ndarray
-    words: np.ndarray | None = None  # (N, P, WORDS) word maps, -1 where a cell has fewer words
+    maps: np.ndarray | None = None  # (N, P, S) word maps, see conversations.word_map
+    vocabulary: np.ndarray | None = None  # ids of conversations.WORDS
 
     def __len__(self) -> int:
         return len(self.scenes) - 1
@@ -112,15 +113,13 @@ def build(
     template: Template,
     *,
     questions: int = 16,
-    maps: bool = False,
-    masks: Sequence[np.ndarray] | None = None,
+    masks: Iterable[np.ndarray] | None = None,
 ) -> Corpus:
-    """Encode scenes. maps: also make word maps, from `masks` where given, else from a mask cast at 24 px."""
+    """Encode scenes; with their instance masks, also as word maps."""
     tokens, answers, bounds, cuts, kinds = [], [], [0], [0], []
-    told, told_bounds, words = [], [0], []
+    told, told_bounds, maps = [], [0], []
     balance = Balance()
-    vocabulary: dict[str, int] = {}
-    for index, scene in enumerate(scenes):
+    for scene, mask in zip(scenes, repeat(None) if masks is None else masks, strict=False):
         for item in items_of(scene, questions, balance):
             ids, labelled = encode_item(item, tokenizer, template)
             tokens.extend(ids)
@@ -130,47 +129,41 @@ def build(
         cuts.append(len(kinds))
         told.extend(tokenizer.encode(" " + scene.caption("full")))
         told_bounds.append(len(told))
-        if maps:
-            mask = masks[index] if masks is not None else scene.render(24, samples=1).mask
-            words.append([_word_ids(cell, tokenizer, vocabulary) for cell in word_map(scene, mask)])
+        if mask is not None:
+            maps.append(word_map(scene, mask))
     return Corpus(
         np.array(tokens, np.int16), np.array(answers, np.int16), np.array(bounds, np.int64), np.array(cuts, np.int64),
         np.array(kinds, np.uint8), np.array(told, np.int16), np.array(told_bounds, np.int64),
-        np.array(words, np.int16) if maps else None,
+        np.stack(maps) if maps else None, vocabulary(tokenizer) if maps else None,
     )  # fmt: skip
 
 
-def _word_ids(cell: list[str], tokenizer: Tokenizer, known: dict[str, int]) -> list[int]:
-    for word in cell:
-        if word not in known:
-            known[word] = tokenizer.encode(" " + word)[0]
-    ids = [known[word] for word in cell]
-    return ids + [-1] * (WORDS - len(ids))
+def vocabulary(tokenizer: Tokenizer) -> np.ndarray:
+    """The (first) token of each of conversations.WORDS; letters and digits of places are written without a space."""
+    return np.array([tokenizer.encode(word if len(word) == 1 else " " + word)[0] for word in WORDS], np.int64)
 
 
 def _part(
-    bounds: tuple[int, int], split: str, tokenizer_file: str, template: Template, questions: int, maps: bool
+    bounds: tuple[int, int], pictures: str, meta: dict, tokenizer_file: str, template: Template, questions: int
 ) -> Corpus:
-    scenes = (sample(seed, split=split) for seed in range(*bounds))
-    return build(scenes, Tokenizer.load(tokenizer_file), template, questions=questions, maps=maps)
+    scenes = (sample(meta["first_seed"] + i, split=meta["split"], **meta["constraints"]) for i in range(*bounds))
+    masks = np.load(Path(pictures) / "mask.npy", mmap_mode="r")[slice(*bounds)]
+    return build(scenes, Tokenizer.load(tokenizer_file), template, questions=questions, masks=masks)
 
 
 def build_cached(
     folder: str | os.PathLike,
-    count: int,
+    pictures: SceneDataset,
     tokenizer_file: str | os.PathLike,
     template: Template,
     *,
-    split: str = "train",
-    first_seed: int = 0,
     questions: int = 16,
-    maps: bool = False,
     workers: int = 2,
 ) -> Corpus:
-    """The corpus of scenes first_seed .. first_seed + count - 1, built once on several processes, then read."""
-    folder = Path(folder)
-    meta = {"count": count, "split": split, "first_seed": first_seed, "questions": questions, "maps": maps,
-            "template": template.name, "tokenizer": Path(tokenizer_file).name}  # fmt: skip
+    """The corpus of a dataset's scenes, with word maps, built once on several processes, then read."""
+    folder, count = Path(folder), len(pictures)
+    meta = {"scenes": pictures.meta, "questions": questions, "template": template.name,
+            "tokenizer": sha256(Path(tokenizer_file))}  # fmt: skip
     if (folder / "meta.json").exists():
         if read_json(folder / "meta.json") != json.loads(json.dumps(meta)):
             raise BadInput(f"{folder} holds a corpus of other settings; choose another folder or delete it")
@@ -178,10 +171,11 @@ def build_cached(
     from multiprocessing import get_context
 
     step = 500  # also the unit in which answers are balanced
-    bounds = [(first_seed + s, first_seed + min(s + step, count)) for s in range(0, count, step)]
+    bounds = [(s, min(s + step, count)) for s in range(0, count, step)]
     work = partial(
-        _part, split=split, tokenizer_file=str(tokenizer_file), template=template, questions=questions, maps=maps
-    )
+        _part, pictures=str(pictures.folder), meta=pictures.meta, tokenizer_file=str(tokenizer_file),
+        template=template, questions=questions,
+    )  # fmt: skip
     with get_context("spawn").Pool(min(workers, len(bounds))) as pool:
         corpus = concatenate(pool.map(work, bounds, chunksize=1))
     corpus.save(folder)
@@ -201,7 +195,8 @@ def concatenate(parts: Sequence[Corpus]) -> Corpus:
 
     return Corpus(
         joined("tokens"), joined("answers"), cuts("bounds"), cuts("scenes"), joined("kinds"),
-        joined("descriptions"), cuts("description_bounds"), joined("words") if parts[0].words is not None else None,
+        joined("descriptions"), cuts("description_bounds"),
+        joined("maps") if parts[0].maps is not None else None, parts[0].vocabulary,
     )  # fmt: skip
 
 
@@ -210,7 +205,8 @@ class Packing:
     """How rows are packed. prefix: "image" (patches placeholders), "map" (the same, embedded from words) or "text".
 
     opening: ids before the image. per_scene: most questions a row, budget: most tokens of them (rows of one length
-    waste no padding). weights: how often each kind is drawn (1 where absent; 0 leaves it out).
+    waste no padding). weights: how often each kind is drawn (1 where absent; 0 leaves it out). blind: share of rows
+    without an image, so that a question without one is nothing new.
     """
 
     opening: tuple[int, ...]
@@ -221,6 +217,7 @@ class Packing:
     budget: int = 240
     prefix: str = "image"
     weights: tuple[tuple[str, float], ...] = ()
+    blind: float = 0.0
 
 
 def pack(corpus: Corpus, rows: np.ndarray, how: Packing, rng: np.random.Generator) -> Packed:
@@ -236,8 +233,9 @@ def pack(corpus: Corpus, rows: np.ndarray, how: Packing, rng: np.random.Generato
         for array, values in zip(stacked, row, strict=True):
             array[i, : len(values)] = values
     words = None
-    if how.prefix == "map" and corpus.words is not None:
-        words = torch.from_numpy(corpus.words[rows].astype(np.int64))
+    if how.prefix == "map" and corpus.maps is not None and corpus.vocabulary is not None:
+        cells = corpus.maps[rows].astype(np.int64)
+        words = torch.from_numpy(np.where(cells < 0, -1, corpus.vocabulary[cells]))
     ids, labels, positions, segment, kinds = (torch.from_numpy(array) for array in stacked)
     return Packed(ids, labels, positions, segment, kinds, torch.from_numpy(np.asarray(rows, np.int64)), words)
 
@@ -249,7 +247,8 @@ def _row(
         cut = corpus.description_bounds[row : row + 2]
         prefix = np.concatenate([how.opening, corpus.descriptions[cut[0] : cut[1]]])
     else:
-        prefix = np.concatenate([how.opening, np.full(how.patches, how.image_id)])
+        patches = 0 if how.blind and rng.random() < how.blind else how.patches
+        prefix = np.concatenate([how.opening, np.full(patches, how.image_id)])
     first, last = int(corpus.scenes[row]), int(corpus.scenes[row + 1])
     chance = weight[corpus.kinds[first:last]]
     number = min(how.per_scene, int((chance > 0).sum()))

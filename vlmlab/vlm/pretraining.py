@@ -11,20 +11,13 @@ from vlmlab.scenes import Scene
 from vlmlab.scenes.captions import caption, sentences
 from vlmlab.vision.contrastive import ContrastiveBatch, pad_ids
 from vlmlab.vision.images import Preprocess
-from vlmlab.vlm.conversations import KINDS, object_words
+from vlmlab.vlm.conversations import KINDS, SLOTS, WORDS, word_map
 from vlmlab.vlm.corpus import Packed
 from vlmlab.vlm.splice import IGNORE
 
-
-def coverage(mask: np.ndarray, patch: int) -> np.ndarray:
-    """Share of each patch that each object covers: mask (S, S) of ids -> (objects, P), objects 1 .. max."""
-    grid = mask.shape[0] // patch
-    cells = mask.reshape(grid, patch, grid, patch).swapaxes(1, 2).reshape(grid * grid, patch * patch)
-    return (
-        np.stack([(cells == i).mean(1) for i in range(1, int(mask.max()) + 1)])
-        if mask.max()
-        else np.zeros((0, grid * grid))
-    )
+FLOOR = 0.25  # share of the bare patches, four in five of all, that carry the word loss
+_KIND = list(SLOTS).index("kind")
+SLOT_BOUNDS = tuple(np.cumsum([0, *(len(words) for words in SLOTS.values())]).tolist())
 
 
 def contrastive_batch(
@@ -33,39 +26,31 @@ def contrastive_batch(
     scenes: list[Scene],
     tokenizer: Tokenizer,
     preprocess: Preprocess,
-    patch: int,
+    grid: int,
     rng: np.random.Generator,
+    flips: float = 0.0,
 ) -> ContrastiveBatch:
-    """Pictures with a caption each, and every object's patches with a phrase about it.
+    """Pictures (N, S, S, 3) with a caption each, and for each patch the words for what it shows.
 
-    Half of an object's patches are left out at random, so that each has to know the object by itself.
+    A share `flips` of the pictures is mirrored, and described as the mirrored scene that it then shows.
     """
-    texts, regions, owners, phrases = [], [], [], []
+    rgb, texts, targets = np.array(rgb), [], []
     for index, (mask, scene) in enumerate(zip(masks, scenes, strict=True)):
+        if rng.random() < flips:
+            rgb[index], mask, scene = rgb[index, :, ::-1].copy(), mask[:, ::-1], scene.twin("mirror")
         texts.append(_caption(scene, rng))
-        for number, share in enumerate(coverage(mask, patch)):
-            kept = share * (rng.random(share.shape) < 0.5)
-            kept = kept if kept.sum() > 0 else share
-            if share.sum() * patch * patch >= 8:  # pixels
-                regions.append(kept / kept.sum())
-                owners.append(index)
-                phrases.append(phrase(scene, number))
-    different = {text: i for i, text in enumerate(dict.fromkeys(phrases))}
+        cells = word_map(scene, mask, grid)
+        bare = cells[:, _KIND] == WORDS.index("floor")
+        cells[bare & (rng.random(bare.shape) > FLOOR)] = -1
+        targets.append(cells)
     pad = tokenizer.id("<pad>")
     return ContrastiveBatch(
         preprocess.normalise(rgb),
         pad_ids([tokenizer.encode(" " + text) for text in texts], pad),
-        torch.tensor(np.array(regions), dtype=torch.float32),
-        torch.tensor(owners),
-        pad_ids([tokenizer.encode(" " + text) for text in different], pad),
-        torch.tensor([different[text] for text in phrases]),
+        pad_ids([tokenizer.encode(" " + word) for word in WORDS], pad),
+        SLOT_BOUNDS,
+        torch.from_numpy(np.stack(targets).astype(np.int64)),
     )
-
-
-def phrase(scene: Scene, index: int) -> str:
-    """A region's phrase: "small shiny red cat facing left"."""
-    words = object_words(scene, index)
-    return " ".join(words[:4]) + (f" facing {words[4]}" if len(words) > 4 else "")
 
 
 def _caption(scene: Scene, rng: np.random.Generator) -> str:

@@ -36,7 +36,8 @@ class TrainConfig:
     weight_decay: on matrices only (not on biases, norms or scales). clip: largest gradient norm (0: no clipping).
     save_every, log_every: steps (save_every=0: one checkpoint, at the end). ema: decay of the moving average of the
     weights (0: none). final_lr: what the rate falls to, as a fraction of lr. accumulate: batches per update.
-    precision: "fp32" or "bf16" (autocast).
+    precision: "fp32" or "bf16" (autocast). optimizer: "adamw", or "muon" for the matrices of hidden layers (PyTorch
+    2.9 or newer; lr is then its rate too).
     """
 
     steps: int
@@ -53,6 +54,7 @@ class TrainConfig:
     final_lr: float = 0.0
     accumulate: int = 1
     precision: str = "fp32"
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
@@ -60,6 +62,8 @@ class TrainConfig:
             raise UnknownName("schedule", self.schedule, SCHEDULES)
         if self.precision not in parts.PRECISIONS:
             raise UnknownName("precision", self.precision, parts.PRECISIONS)
+        if self.optimizer not in parts.OPTIMIZERS:
+            raise UnknownName("optimizer", self.optimizer, parts.OPTIMIZERS)
         for name, least in {"steps": 1, "accumulate": 1, "save_every": 0, "log_every": 1, "seed": 0}.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise BadInput(f"TrainConfig.{name} is {getattr(self, name)!r}; give a whole number, at least {least}")

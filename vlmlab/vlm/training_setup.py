@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vlmlab.vlm.trainer import TrainConfig
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}
+OPTIMIZERS = ("adamw", "muon")
 Groups = float | Mapping[str, float] | Sequence[Mapping[str, Any]] | None
 
 
@@ -37,9 +38,38 @@ def rate(config: "TrainConfig", step: int) -> float:
     return config.final_lr + (1 - config.final_lr) * shape
 
 
-def build_optimizer(trainable: Mapping[str, nn.Parameter], groups: Groups, config: "TrainConfig") -> torch.optim.AdamW:
-    """AdamW, fused where PyTorch has it; the longest name prefix in `groups` that fits decides a parameter's rate.
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for the groups marked "muon", AdamW for the others, used as one optimizer.
 
+    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes the update of a matrix orthogonal. Its rate is
+    scaled to AdamW's root mean square (Liu et al. 2025, arXiv 2502.16982, section 2.2), so both take the same rates.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], fused: bool):
+        if not hasattr(torch.optim, "Muon"):
+            raise BadInput(f'optimizer="muon" needs PyTorch 2.9 or newer, this is {torch.__version__}; use "adamw"')
+        chosen = [[group for group in groups if group["muon"] is on] for on in (True, False)]
+        self.members: list[torch.optim.Optimizer] = []
+        if chosen[0]:
+            self.members.append(torch.optim.Muon(chosen[0], lr=lr, adjust_lr_fn="match_rms_adamw"))
+        if chosen[1]:
+            self.members.append(torch.optim.AdamW(chosen[1], lr=lr, betas=betas, fused=fused))
+        super().__init__([group for member in self.members for group in member.param_groups], {"lr": lr})
+        for member in self.members:
+            member.state = self.state  # one store, as a checkpoint sees it
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every group."""
+        for member in self.members:
+            member.step()
+
+
+def build_optimizer(
+    trainable: Mapping[str, nn.Parameter], groups: Groups, config: "TrainConfig"
+) -> torch.optim.Optimizer:
+    """The config's optimizer, fused where PyTorch has it; the longest name prefix in `groups` that fits decides a rate.
+
+    With "muon", matrices of hidden layers use Muon; embeddings, positions, vectors and convolutions use AdamW.
     Each param group holds "label" (its prefix and whether its weights decay) and "initial_lr". Raises UnknownName for
     a prefix that fits no trainable parameter.
     """
@@ -51,22 +81,27 @@ def build_optimizer(trainable: Mapping[str, nn.Parameter], groups: Groups, confi
             raise BadInput(f"a parameter group has the keys params, lr and weight_decay, not {sorted(group)}")
         prefixes = [group["params"]] if isinstance(group["params"], str) else group["params"]
         chosen |= {prefix: dict(group) for prefix in prefixes}
-    members: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    members: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in trainable.items():
         prefix = max((p for p in chosen if not p or name == p or name.startswith(f"{p}.")), key=len)
-        members.setdefault((prefix, parameter.ndim >= 2), []).append(parameter)  # vectors and scalars do not decay
+        muon = config.optimizer == "muon" and parameter.ndim == 2 and name.endswith("weight") and "embed" not in name
+        decays = parameter.ndim >= 2  # vectors and scalars do not
+        members.setdefault((prefix, decays, muon), []).append(parameter)
     for prefix in chosen:
         if prefix and not any(key[0] == prefix for key in members):
             raise UnknownName(
                 "parameter group", prefix, sorted({name.rpartition(".")[0] or name for name in trainable})
             )
     listed = []
-    for (prefix, decays), parameters in members.items():
+    for (prefix, decays, muon), parameters in members.items():
         lr = float(chosen[prefix].get("lr", config.lr))
         decay = float(chosen[prefix].get("weight_decay", config.weight_decay)) if decays else 0.0
-        label = f"{prefix or 'all'} ({'matrices' if decays else 'vectors'})"
-        listed.append({"params": parameters, "lr": lr, "initial_lr": lr, "weight_decay": decay, "label": label})
+        label = f"{prefix or 'all'} ({'matrices' if decays else 'vectors'}{', muon' if muon else ''})"
+        group = {"params": parameters, "lr": lr, "initial_lr": lr, "weight_decay": decay, "label": label}
+        listed.append(group | {"muon": muon} if config.optimizer == "muon" else group)
     fused = all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in trainable.values())
+    if config.optimizer == "muon":
+        return MuonAdamW(listed, chosen[""]["lr"], config.betas, fused)
     return torch.optim.AdamW(listed, lr=chosen[""]["lr"], betas=config.betas, fused=fused)
 
 

@@ -21,7 +21,7 @@ from vlmlab.vlm.presets import get_preset
 from vlmlab.vlm.training_log import read_metrics
 from vlmlab.weights.shipped import load, manifest, ship
 
-STAGES = ("clip-tiny-short", "clip-tiny", "language-tiny", "llava-tiny-stage1", "llava-tiny")
+STAGES = ("clip-tiny", "language-tiny", "llava-tiny-stage1", "llava-tiny")
 VISION = ("clip-tiny.safetensors", "vision.")
 LANGUAGE = ("language-tiny.safetensors", "")
 
@@ -54,7 +54,6 @@ def publish(measure: bool = True, say: Callable[[str], object] = print) -> None:
         saving.save(vlm, folder / f"{name}.safetensors", elsewhere, torch.float16, {"recipe": name})
     ship({"recipe": asdict(recipes.RECIPES["tokenizer"])}, "checkpoints/tokenizer.json")
     records = {name: _record(name) for name in STAGES}
-    records["clip-tiny"]["began_from"] = records.pop("clip-tiny-short")
     for name, record in records.items():
         say(f"shipping {name}")
         ship(record, f"checkpoints/{name}.safetensors")
