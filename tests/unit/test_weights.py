@@ -113,6 +113,11 @@ def test_unknown_names_are_refused(shipped):
         load("nowhere/model.safetensors")
 
 
+def test_an_encoder_alone_is_no_model():
+    with pytest.raises(BadInput, match="clip-tiny is part of a model, .* are: llava-tiny"):
+        load("clip-tiny")
+
+
 def test_every_shipped_file_is_the_manifests():
     listing = json.loads((runtime.data_dir() / "manifest.json").read_text())
     for name, record in listing["files"].items():

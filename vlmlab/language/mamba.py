@@ -27,7 +27,7 @@ PARTS = ("", ".mixer", ".u", ".delta", ".B", ".C", ".z")
 
 
 class MambaCache:
-    """The past of a Mamba: per layer the convolution's last inputs (B, conv - 1, inner) and the state (B, inner, N).
+    """The past of a Mamba: per layer the convolution's last inputs (B, conv, inner) and the state (B, inner, N).
 
     `length` counts the tokens read, padding included; the size does not depend on it.
     """
@@ -117,14 +117,13 @@ class Mixer(nn.Module):
         return self.out_proj(y * F.silu(z))
 
     def convolve(self, u: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """silu of the causal convolution of u (B, L, inner), and the last taps - 1 inputs (B, taps - 1, inner)."""
-        before = u.new_zeros(u.shape[0], self.taps - 1, u.shape[2]) if past is None else past.to(u.dtype)
+        """silu of the causal convolution of u (B, L, inner), and the last `taps` inputs (B, taps, inner)."""
+        before = u.new_zeros(u.shape[0], self.taps, u.shape[2]) if past is None else past.to(u.dtype)
         u = torch.cat((before, u), 1)
-        length = u.shape[1] - self.taps + 1
-        weight = self.conv1d.weight[:, 0]  # (inner, taps)
-        out = u[:, :length] * weight[:, 0] + self.conv1d.bias
-        for tap in range(1, self.taps):  # a few products, each over contiguous memory
-            out = torch.addcmul(out, u[:, tap : tap + length], weight[:, tap])
+        length = u.shape[1] - self.taps
+        weight, out = self.conv1d.weight[:, 0], self.conv1d.bias  # (inner, taps), (inner,)
+        for tap in range(self.taps):  # a few products, each over contiguous memory
+            out = torch.addcmul(out, u[:, tap + 1 : tap + 1 + length], weight[:, tap])
         return F.silu(out), u[:, length:]
 
     def step(

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from vlmlab.scenes.scene import Object, Scene
 
 STYLES = ("short", "dense", "full")
+DIRECTIONS = {
+    "left to right": ("left", False),
+    "right to left": ("left", True),
+    "front to back": ("front", False),
+    "back to front": ("front", True),
+}
 
 
 def article(phrase: str) -> str:
@@ -40,6 +46,18 @@ def order(scene: "Scene", side: str) -> list[int]:
     """Objects from left to right ("left") or from front to back ("front")."""
     values = scene.geometry.u if side == "left" else scene.geometry.depth
     return [int(i) for i in np.argsort(values, kind="stable")]
+
+
+def listed(scene: "Scene", direction: str) -> str:
+    """Every object with all its attributes in one of DIRECTIONS: "From right to left: a small shiny red cat, ...".
+
+    Raises UnknownName for another direction.
+    """
+    if direction not in DIRECTIONS:
+        raise UnknownName("direction", direction, DIRECTIONS)
+    side, turned = DIRECTIONS[direction]
+    indices = order(scene, side)[:: -1 if turned else 1]
+    return f"From {direction}: " + listing([article(full_name(scene.objects[i])) for i in indices]) + "."
 
 
 def sentences(scene: "Scene") -> list[str]:
@@ -79,7 +97,7 @@ def caption(scene: "Scene", style: str = "dense") -> str:
     if style == "short":
         text = listing([article(f"{scene.objects[i].colour} {scene.objects[i].kind}") for i in left])
         return text[0].upper() + text[1:] + "."
-    dense = "From left to right: " + listing([article(full_name(scene.objects[i])) for i in left]) + "."
+    dense = listed(scene, "left to right")
     if style == "dense":
         return dense
     front = "From front to back: " + listing(["the " + name(scene, i) for i in order(scene, "front")]) + "."

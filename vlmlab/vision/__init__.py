@@ -1,6 +1,7 @@
 """Encoders of images, and what turns a picture into the numbers they take. Notebook 01."""
 
 from vlmlab.vision.config import ViTConfig
+from vlmlab.vision.fused import FusedConfig, FusedEncoder
 from vlmlab.vision.images import (
     CLIP_MEAN,
     CLIP_STD,
@@ -20,6 +21,8 @@ __all__ = [
     "IMAGENET_STD",
     "SIGLIP_MEAN",
     "SIGLIP_STD",
+    "FusedConfig",
+    "FusedEncoder",
     "Preprocess",
     "ViT",
     "ViTConfig",

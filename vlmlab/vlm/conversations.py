@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlmlab.scenes import Scene
-from vlmlab.scenes.captions import caption, listing, name, order, sentences
+from vlmlab.scenes.captions import DIRECTIONS, caption, listed, listing, name, order, sentences
 from vlmlab.scenes.kinds import COLOURS, MATERIALS, SIZES
 from vlmlab.scenes.kinds import KINDS as OBJECTS
 from vlmlab.scenes.programs import Ambiguous, facing
@@ -21,7 +21,7 @@ DESCRIBE = "Describe the picture."
 DETAIL = "Describe the picture in detail."
 BRIEF = "Provide a one-sentence caption for the provided image."
 ORDER = "List the objects from front to back."
-KINDS = ("dense", "full", "short caption", "order", *TYPES, *(f"{name} (word)" for name in TYPES))
+KINDS = ("dense", "directions", "full", "short caption", "order", *TYPES, *(f"{name} (word)" for name in TYPES))
 COLUMNS, ROWS = "ABCDEFGH", "12345678"
 SLOTS: dict[str, tuple[str, ...]] = {
     "size": tuple(SIZES),
@@ -45,10 +45,12 @@ class Item(NamedTuple):
 
 
 def descriptions(scene: Scene) -> list[Item]:
-    """Four ways to be asked for a description."""
+    """The ways to be asked for a description; all objects with all attributes in each of four directions."""
     front = [("the " + name(scene, i)) for i in order(scene, "front")]
+    ways = [Item("directions", f"Describe the objects from {way}.", listed(scene, way)) for way in list(DIRECTIONS)[1:]]
     return [
         Item("dense", DESCRIBE, caption(scene, "dense")),
+        *(ways if scene.objects else []),
         Item("full", DETAIL, caption(scene, "full")),
         Item("short caption", BRIEF, caption(scene, "short")),
         Item("order", ORDER, "From front to back: " + listing(front) + "."),

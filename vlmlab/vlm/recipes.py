@@ -41,7 +41,7 @@ from vlmlab.vlm.trainer import TrainConfig, TrainResult, train
 
 PROSE = Path(__file__).resolve().parent.parent / "language" / "prose.txt"
 TEXT_SEED = 1_000_000  # the tokenizer's scenes start here: none of them is trained or tested on
-DESCRIPTIONS = ("dense", "full", "short caption", "order")
+DESCRIPTIONS = ("dense", "directions", "full", "short caption", "order")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Recipe:
 
     batch: rows a step. per_scene: most questions a row. scenes: of the train split; checks: of the split `val`, watched
     while training. needs: recipes that come first. weights, blind: see corpus.Packing. groups: (prefix of parameter
-    names, learning rate) where it is not train.lr.
+    names, learning rate) where it is not train.lr. describe_first: share of the steps, at the start, that draw only
+    descriptions.
     """
 
     name: str
@@ -64,13 +65,15 @@ class Recipe:
     weights: tuple[tuple[str, float], ...] = ()
     groups: tuple[tuple[str, float], ...] = ()
     blind: float = 0.0
+    describe_first: float = 0.0
     evaluate_every: int = 100
 
 
+DESCRIBE = (*((kind, 0.0) for kind in KINDS if kind not in DESCRIPTIONS), ("full", 0.15))
 # How often stage 2 draws each kind. In a description nearly every word has to be seen; of a sentence that answers, one
 # or two; a single word teaches least.
 MIXTURE = (
-    *((name, 2.0) for name in ("dense", "short caption", "existence", "attribute", "relation")),
+    *((name, 2.0) for name in ("dense", "existence", "attribute", "relation")),
     *((f"{name} (word)", 0.4) for name in TYPES),
     ("full", 0.15),
 )
@@ -89,28 +92,30 @@ RECIPES: dict[str, Recipe] = {
             batch=16,
             scenes=64000,
             per_scene=24,
-            weights=(("full", 0.3),),
+            weights=(("full", 0.3), ("directions", 0.0)),
             groups=(("embed_tokens", 1.2e-3),),
             needs=("tokenizer",),
         ),
         Recipe(
             "llava-tiny-stage1",
-            TrainConfig(steps=250, lr=4e-3, **FAST),
+            TrainConfig(steps=150, lr=4e-3, **FAST),
             batch=16,
             scenes=64000,
             per_scene=24,
             needs=("tokenizer", "clip-tiny", "language-tiny"),
-            weights=tuple((kind, 0.0) for kind in KINDS if kind not in DESCRIPTIONS),
+            weights=DESCRIBE,
         ),
         Recipe(
             "llava-tiny",
-            TrainConfig(steps=4200, lr=4e-3, weight_decay=0.01, **FAST),
+            TrainConfig(steps=3000, lr=2e-3, weight_decay=0.01, **FAST),
             batch=16,
             scenes=64000,
             per_scene=24,
             weights=MIXTURE,
-            groups=(("language.embed_tokens", 1.2e-3),),
+            groups=(("language.embed_tokens", 6e-4),),
             blind=1 / 16,
+            describe_first=0.25,
+            evaluate_every=500,
             needs=("tokenizer", "clip-tiny", "language-tiny", "llava-tiny-stage1"),
         ),
     )
@@ -212,6 +217,8 @@ def _tokenizer(recipe: Recipe, resume: bool) -> None:
     balance = Balance()
     for seed in range(recipe.scenes):
         for item in items_of(sample(TEXT_SEED + seed), 16, balance):
+            if item.kind == "directions":
+                continue  # the same words again
             texts += [" " + item.answer, f"USER: {item.question} ASSISTANT: "]  # as the template writes them
     words = Tokenizer.train(texts, get_preset(recipe.preset).language.vocab_size)
     finished("tokenizer").parent.mkdir(parents=True, exist_ok=True)
@@ -290,10 +297,12 @@ def _stage(recipe: Recipe, resume: bool) -> TrainResult:
     held, held_data = scenes(recipe.checks, "val"), corpus(recipe.checks, "val")
     seen, held_seen = (features(vlm, each, finished("clip-tiny")) for each in (pictures, held))
     how = packing(config, recipe)
+    describe = replace(how, weights=DESCRIBE)
 
     def batch(step: int) -> tuple[Packed, Tensor]:
         rows, rng = draw(recipe, step, len(data))
-        return pack(data, rows, how, rng), torch.from_numpy(seen[rows])
+        now = describe if step < recipe.describe_first * recipe.train.steps else how
+        return pack(data, rows, now, rng), torch.from_numpy(seen[rows])
 
     def loss(given: tuple[Packed, Tensor]) -> tuple[Tensor, dict[str, float]]:
         packed, images = given

@@ -67,6 +67,8 @@ def load(name_or_path: str | os.PathLike, device: str | torch.device = "auto") -
         raise BadInput(f"{name} is a folder; give the checkpoint file in it (model.safetensors)")
     if Path(name).exists() or "/" in name or name.endswith((".safetensors", ".pt", ".pth", ".bin")):
         return saving.load(name, None, device)
+    if f"checkpoints/{name}.safetensors" in manifest()["files"]:
+        raise BadInput(f"{name} is part of a model, not one that answers; the models are: {', '.join(models)}")
     if name in PRESETS:
         raise BadInput(f"{name} ships no weights; VLM.from_preset({name!r}) builds it with random ones")
     raise UnknownName("model", name, [*models, *(preset for preset in PRESETS if preset not in models)])

@@ -1,0 +1,14 @@
+"""Speed, measured: `vlmlab bench NAME`. Notebooks 00, 07 and 09.
+
+Each entry of `BENCHMARKS` is a function of keyword arguments that returns a dict of plain values.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from vlmlab.bench.mamba import mamba
+from vlmlab.bench.rendering import render
+from vlmlab.bench.scan import scan
+
+__all__ = ["BENCHMARKS"]
+BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {"render": render, "scan": scan, "mamba": mamba}
