@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vlmlab.errors import BadInput, UnknownName
-from vlmlab.language.llama import LlamaConfig
-from vlmlab.vision.vit import ViTConfig
+from vlmlab.language import LlamaConfig, MambaConfig
+from vlmlab.vision import FusedConfig, ViTConfig
 from vlmlab.vlm.account import account, cache_bytes, language_flops, projector_flops, rows, table, text, vision_flops
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import VLMConfig
@@ -46,6 +46,45 @@ def test_llava_1_5_to_the_digit() -> None:
     assert result["weight_bytes"] == {"bf16": 2 * 7_062_902_784, "fp32": 4 * 7_062_902_784}
     assert result["cache_bytes_per_token"]["bf16"] == 2 * 32 * 4096 * 2  # half a MiB
     assert account("llava-1.5-13b")["parameters"]["total"] == 13_350_839_296
+
+
+def test_cobra_to_the_digit() -> None:
+    result = account("cobra-3b")
+    assert result["parameters"]["language"] == 2_768_345_600
+    assert result["parameters"]["projector"] == 47_789_568
+    assert result["image_tokens"] == 729
+    assert result["cache_bytes"]["bf16"] == dict.fromkeys(("512", "1024", "2048", "4096"), 2 * 6_553_600)
+    assert result["cache_bytes_per_token"]["bf16"] == 0
+    assert "12.5 MiB" in text(result)
+    pooled = account("cobra-3b-ldp")
+    assert pooled["parameters"]["projector"] == 41_259_008
+    assert pooled["image_tokens"] == 196
+
+
+@pytest.mark.parametrize("projector", ["fused-gelu-mlp", "fused-ldpnet"])
+def test_a_small_cobra_counted_against_pytorch(projector: str) -> None:
+    siglip = ViTConfig("siglip", image_size=24, patch_size=6, dim=16, layers=2, heads=2, hidden=24, pool_head=False)
+    dinov2 = ViTConfig("dinov2", image_size=24, patch_size=6, dim=12, layers=3, heads=2, hidden=24, registers=2)
+    mamba = MambaConfig(vocab_size=50, dim=24, layers=2)
+    config = replace(
+        TINY, vision=FusedConfig(dinov2, siglip), projector=projector, language=mamba, template="cobra",
+        pooled=2 if projector == "fused-ldpnet" else None,
+    )  # fmt: skip
+    assert VLMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    vlm = VLM.from_preset(config, device="cpu")
+    features = vlm.vision_features(torch.rand(1, 3, 24, 24))
+    assert features.shape == (1, 16, 28)
+    assert vlm.project(features).shape[1] == config.image_tokens == (4 if projector == "fused-ldpnet" else 16)
+    assert vision_flops(config) == measured(vlm.vision_features, torch.rand(1, 3, 24, 24))
+    assert projector_flops(config) == measured(vlm.project, features)
+    ids = torch.zeros(1, 7, dtype=torch.long)
+    matrices = measured(vlm.language.hidden, ids)  # the counter sees neither the convolution nor the scan
+    by_hand = 2 * 7 * 2 * mamba.inner * (mamba.conv + 3 * mamba.state)
+    assert language_flops(mamba, 7, 7) == matrices + by_hand + 2 * 24 * 50
+    cache = vlm.language.new_cache()
+    with torch.no_grad():
+        vlm.language.hidden(ids, cache=cache)
+    assert cache.bytes() == cache_bytes(mamba, 7, torch.float32)
 
 
 def test_transformers_edition_of_the_7b() -> None:

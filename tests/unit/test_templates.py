@@ -31,6 +31,8 @@ WRITTEN = {
     "chatml": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n<image>\nIs the cat left?<|im_end|>\n"
     "<|im_start|>assistant\nYes, it is.<|im_end|>\n<|im_start|>user\nAnd the dog?<|im_end|>\n"
     "<|im_start|>assistant\nNo.<|im_end|>",
+    "cobra": "<image><|user|>\nIs the cat left?<|endoftext|>\n<|assistant|>\nYes, it is.<|endoftext|>\n"
+    "<|user|>\nAnd the dog?<|endoftext|>\n<|assistant|>\nNo.<|endoftext|>",
 }
 CHAT = list(WRITTEN)
 
@@ -59,6 +61,7 @@ def test_written_and_encoded(name: str) -> None:
         ("v1", " Yes, it is.</s> No.</s>"),
         ("llama-2", " Yes, it is. </s> No. </s>"),
         ("chatml", "Yes, it is.<|im_end|>No.<|im_end|>"),
+        ("cobra", "Yes, it is.<|endoftext|>No.<|endoftext|>"),
     ],
 )
 def test_only_answers_and_their_ends_carry_loss(name: str, text: str) -> None:

@@ -114,7 +114,7 @@ def test_unknown_names_are_refused(shipped):
 
 
 def test_an_encoder_alone_is_no_model():
-    with pytest.raises(BadInput, match="clip-tiny is part of a model, .* are: llava-tiny"):
+    with pytest.raises(BadInput, match=r"clip-tiny is part of a model, .* are: llava-tiny"):
         load("clip-tiny")
 
 

@@ -38,9 +38,10 @@ def mamba(length: int = 1024, dim: int = 384, layers: int = 4, rounds: int = 3, 
     for what, seconds, count in (("prefill", prefill, 1), ("training_step", training, 1), ("token", token, decode)):
         results[f"{what}_ms"] = {name: round(1e3 * value / count, 2) for name, value in seconds.items()}
         results[f"{what}_times_vlmlab"] = ratios(seconds)
-    if None not in memory.values():
-        results["training_step_peak_mib"] = {name: round(value / 2**20, 1) for name, value in memory.items()}
-        results["training_step_peak_times_vlmlab"] = ratios(memory)
+    known = {name: float(value) for name, value in memory.items() if value is not None}
+    if len(known) == len(memory):  # elsewhere than on Linux it is not measured
+        results["training_step_peak_mib"] = {name: round(value / 2**20, 1) for name, value in known.items()}
+        results["training_step_peak_times_vlmlab"] = ratios(known)
     return results
 
 

@@ -1,6 +1,7 @@
 """The selective scan against transformers' fallback and mambapy's parallel scan. Notebook 07."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,9 +23,9 @@ def scan(length: int = 1024, channels: int = 768, state: int = 16, rounds: int =
     set_threads()
     arguments = _arguments(length, channels, state)
     results: dict[str, Any] = {"length": length, "channels": channels, "state": state, "cores": cores()}
-    contenders: dict[str, Callable[..., Tensor]] = {
-        "vlmlab": lambda *a: selective_scan(*a),
-        "vlmlab chunked": lambda *a: selective_scan(*a, backend="chunked"),
+    contenders: dict[str, Callable[..., Any]] = {
+        "vlmlab": selective_scan,
+        "vlmlab chunked": partial(selective_scan, backend="chunked"),
         "transformers": _transformers(),
         "mambapy": _mambapy(),
     }
@@ -32,13 +33,13 @@ def scan(length: int = 1024, channels: int = 768, state: int = 16, rounds: int =
         wanted = contenders["transformers"](*arguments)
         errors = {name: float((run(*arguments) - wanted).abs().max() / wanted.abs().max())
                   for name, run in contenders.items()}  # fmt: skip
-        forward = alternate({name: lambda run=run: run(*arguments) for name, run in contenders.items()}, rounds)
+        forward = alternate({name: partial(run, *arguments) for name, run in contenders.items()}, rounds)
     leaves = [x.clone().requires_grad_() for x in arguments]
 
     def train(run: Callable[..., Tensor]) -> None:
         torch.autograd.grad(run(*leaves).sum(), leaves)
 
-    both = alternate({name: lambda run=run: train(run) for name, run in contenders.items()}, rounds)
+    both = alternate({name: partial(train, run) for name, run in contenders.items()}, rounds)
     results["relative_difference_to_transformers"] = errors
     for what, seconds in (("forward", forward), ("forward_backward", both)):
         results[f"{what}_ms"] = {name: round(1e3 * value, 2) for name, value in seconds.items()}

@@ -104,10 +104,10 @@ class Mixer(nn.Module):
         if x.shape[1] == 1 and not torch.is_grad_enabled():
             y, state = self.step(u, delta, A, B, C, state)
         else:
-            given = (t.transpose(1, 2) for t in (u, delta))
             y, state = selective_scan(
-                *given, A, B.transpose(1, 2), C.transpose(1, 2), self.D, initial_state=state, return_last_state=True
-            )
+                u.transpose(1, 2), delta.transpose(1, 2), A, B.transpose(1, 2), C.transpose(1, 2), self.D,
+                initial_state=state, return_last_state=True,
+            )  # fmt: skip
             y = y.transpose(1, 2)
         if cache is not None:
             cache.inputs[layer], cache.states[layer] = inputs, state
@@ -121,8 +121,10 @@ class Mixer(nn.Module):
         before = u.new_zeros(u.shape[0], self.taps, u.shape[2]) if past is None else past.to(u.dtype)
         u = torch.cat((before, u), 1)
         length = u.shape[1] - self.taps
-        weight, out = self.conv1d.weight[:, 0], self.conv1d.bias  # (inner, taps), (inner,)
-        for tap in range(self.taps):  # a few products, each over contiguous memory
+        weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias  # (inner, taps), (inner,)
+        assert bias is not None
+        out = torch.addcmul(bias, u[:, 1 : 1 + length], weight[:, 0])
+        for tap in range(1, self.taps):  # a few products, each over contiguous memory
             out = torch.addcmul(out, u[:, tap + 1 : tap + 1 + length], weight[:, tap])
         return F.silu(out), u[:, length:]
 

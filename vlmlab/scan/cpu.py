@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlmlab.scan import kernels
 
+_MOST = numba.get_num_threads()
 _ONE_AT_A_TIME = threading.Lock()  # numba's threading layers need not be safe to enter twice
 
 
@@ -37,7 +38,7 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dlast: Tensor) -> tuple[Tensor, ...]:
         *inputs, marks = ctx.saved_tensors
-        u, delta, A, B, C, last = _arrays(*inputs, dlast)
+        u, delta, A, B, C, last = _arrays(*[*inputs, dlast])
         (batch, _, D), N, blocks, groups = u.shape, A.shape[1], marks.shape[1], B.shape[1]
         du, ddelta = np.empty_like(u), np.empty_like(u)
         dA, dstate = np.empty((batch, D, N), u.dtype), np.empty((batch, D, N), u.dtype)
@@ -66,7 +67,7 @@ def _run(kernel: Callable[..., None], *arrays: np.ndarray) -> None:
     """Call a kernel on as many threads as PyTorch uses."""
     with _ONE_AT_A_TIME:
         before = numba.get_num_threads()
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(torch.get_num_threads(), _MOST))
         try:
             kernel(*arrays)
         finally:

@@ -80,7 +80,7 @@ def _check(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Ten
         raise BadInput(f"A is {tuple(A.shape)}; expected ({u.shape[1]}, state size), one row a channel of u")
     (b, d, length), n = u.shape, A.shape[1]
     D, z, bias, state = rest
-    wanted = (
+    wanted: tuple[tuple[str, Tensor | None, tuple[int, ...]], ...] = (
         ("delta", delta, (b, d, length)), ("D", D, (d,)), ("z", z, (b, d, length)),
         ("delta_bias", bias, (d,)), ("initial_state", state, (b, d, n)),
     )  # fmt: skip
@@ -88,12 +88,12 @@ def _check(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Ten
         if value is not None and tuple(value.shape) != shape:
             raise BadInput(f"{name} is {tuple(value.shape)}; expected {shape}")
     for name, value in (("B", B), ("C", C)):
-        shape = tuple(value.shape)
-        groups = shape[1] if value.dim() == 4 else 1
-        fits = shape in ((d, n), (b, n, length), (b, groups, n, length)) and groups > 0 and d % groups == 0
+        given = tuple(value.shape)
+        groups = given[1] if len(given) == 4 else 1
+        fits = given in ((d, n), (b, n, length), (b, groups, n, length)) and groups > 0 and d % groups == 0
         if not fits:
             raise BadInput(
-                f"{name} is {shape}; expected {(b, n, length)}, ({b}, groups, {n}, {length}) with groups that divide "
+                f"{name} is {given}; expected {(b, n, length)}, ({b}, groups, {n}, {length}) with groups that divide "
                 f"{d}, or {(d, n)}"
             )
     named = {"u": u, "A": A, "B": B, "C": C} | {name: value for name, value, _ in wanted}

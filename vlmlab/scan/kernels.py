@@ -9,6 +9,7 @@ them again); the standard one is a call for each number, so `exp` below is writt
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit, prange, types
@@ -16,7 +17,7 @@ from numba.extending import overload
 
 LANES, STEPS = 64, 16
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # fused and reordered sums; NaN and infinity stay what they are
-COMPILE = {"fastmath": FAST, "error_model": "numpy", "cache": True, "nogil": True}
+COMPILE: Any = {"fastmath": FAST, "error_model": "numpy", "cache": True, "nogil": True}
 
 
 def exp(x):

@@ -74,6 +74,16 @@ class ViTConfig:
         return self.image_size // self.patch_size
 
     @property
+    def prefix_tokens(self) -> int:
+        """Tokens before the patches: the class token and the registers."""
+        return int(self.class_token) + self.registers
+
+    @property
+    def encoders(self) -> "tuple[ViTConfig, ...]":
+        """The ViTs that this is made of: itself (see `fused.FusedConfig`)."""
+        return (self,)
+
+    @property
     def class_token(self) -> bool:
         """Whether the sequence starts with a class token."""
         return self.style != "siglip"

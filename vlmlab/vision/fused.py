@@ -22,6 +22,7 @@ class FusedConfig:
 
     dinov2: ViTConfig
     siglip: ViTConfig
+    prefix_tokens = 0
 
     def __post_init__(self) -> None:
         for name in ("dinov2", "siglip"):

@@ -7,12 +7,15 @@ H heads of d channels, K key-value heads, p pixels a patch side, V words:
     ViT     patches    2 * P * 3 p^2 * D
             a block    2 T D * 4 D (q, k, v, out)  +  4 T^2 D (scores, weighted sum)  +  2 T * 2 D M (MLP; 3 D M gated)
             only the blocks up to the feature layer run
-    W       linear     2 N D_v D        mlp2x_gelu  2 N (D_v D + D^2)
+    W       linear     2 N D_v D        mlp2x_gelu, gelu-mlp  2 N (D_v D + D^2)
+            fused-gelu-mlp  2 N (4 D_v^2 + 4 D_v D + D^2)        fused-ldpnet  2 N (4 D_v^2 + 4 D_v D) + 18 N' D
     Llama   a layer    2 L D d (2 H + 2 K)  +  4 L T H d  +  2 L * 3 D M
-            head       2 D V, once: a prefill needs the logits of its last position only
+    Mamba   a block    2 L (3 D I + I (R + 2 S) + R I) of matrices, 2 L I taps of the convolution, and 6 L I S of the
+            scan (decay, input and output, a multiply-add each), I inner channels, S numbers of state, R rank of delta
+    both    head 2 D V, once: a prefill needs the logits of its last position only
 
 Attention is counted as the full square L x T, as `torch.utils.flop_counter` counts it; a kernel that skips the masked
-half does less. The KV cache holds 2 * layers * K * d numbers a token.
+half does less. The KV cache holds 2 * layers * K * d numbers a token; Mamba's state layers * I * (S + taps) in all.
 """
 
 from collections.abc import Sequence
@@ -21,8 +24,8 @@ from typing import Any
 import torch
 
 from vlmlab.errors import BadInput
-from vlmlab.language.llama import LlamaConfig
-from vlmlab.vision.vit import ViTConfig
+from vlmlab.language import LlamaConfig, MambaConfig
+from vlmlab.vision import ViTConfig
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import VLMConfig, get_preset
 
@@ -52,7 +55,7 @@ def account(
     config = model.config if isinstance(model, VLM) else get_preset(model) if isinstance(model, str) else model
     vlm = model if isinstance(model, VLM) else VLM.from_preset(config, device="meta")
     parameters = vlm.count_parameters()
-    tokens = image_tokens(config) + text_tokens
+    tokens = config.image_tokens + text_tokens
     flops = {
         "vision": vision_flops(config),
         "projector": projector_flops(config),
@@ -62,14 +65,17 @@ def account(
         "name": config.name,
         "parameters": parameters,
         "weight_bytes": {name: parameters["total"] * dtype.itemsize for name, dtype in DTYPES.items()},
-        "image_tokens": image_tokens(config),
+        "image_tokens": config.image_tokens,
         "prefill": {
             "text_tokens": text_tokens,
             "tokens": tokens,
             "flops": {**flops, "total": sum(flops.values())},
         },
         "decode_flops": language_flops(config.language, 1, tokens + 1),
-        "cache_bytes_per_token": {name: cache_bytes(config.language, 1, dtype) for name, dtype in DTYPES.items()},
+        "cache_bytes_per_token": {
+            name: cache_bytes(config.language, 2, dtype) - cache_bytes(config.language, 1, dtype)
+            for name, dtype in DTYPES.items()
+        },
         "cache_bytes": {
             name: {str(length): cache_bytes(config.language, length, dtype) for length in lengths}
             for name, dtype in DTYPES.items()
@@ -77,20 +83,16 @@ def account(
     }
 
 
-def image_tokens(config: VLMConfig) -> int:
-    """N, the tokens that one image of `config.image_size` takes in a row."""
-    prefix = config.vision.class_token + config.vision.registers if config.select == "full" else 0
-    return (config.image_size // config.vision.patch_size) ** 2 + prefix
-
-
 def vision_flops(config: VLMConfig) -> int:
-    """FLOPs of H_v for one image, up to the deepest feature layer."""
-    vit = config.vision
-    patches = (config.image_size // vit.patch_size) ** 2
-    tokens = patches + vit.class_token + vit.registers  # T
-    deepest = max(layer % (vit.layers + 1) for layer in config.feature_layers)
-    runs_all = config.select == "full" or len(config.feature_layers) > 1  # these ask for every hidden state
-    return _patch_flops(vit, patches) + (vit.layers if runs_all else deepest) * _vit_block_flops(vit, tokens)
+    """FLOPs of H_v for one image, up to the deepest feature layer, of every encoder."""
+    total = 0
+    for vit in config.vision.encoders:
+        patches = (config.image_size // vit.patch_size) ** 2
+        deepest = max(layer % (vit.layers + 1) for layer in config.feature_layers)
+        runs_all = config.select == "full" or len(config.feature_layers) > 1  # these ask for every hidden state
+        blocks = vit.layers if runs_all else deepest
+        total += _patch_flops(vit, patches) + blocks * _vit_block_flops(vit, patches + vit.prefix_tokens)
+    return total
 
 
 def _patch_flops(vit: ViTConfig, patches: int) -> int:
@@ -104,22 +106,37 @@ def _vit_block_flops(vit: ViTConfig, tokens: int) -> int:
 
 def projector_flops(config: VLMConfig) -> int:
     """FLOPs of Z_v = W(H_v) for one image."""
-    first = config.feature_dim * config.language.dim
-    second = {"linear": 0, "mlp2x_gelu": config.language.dim**2}[config.projector]
-    return 2 * image_tokens(config) * (first + second)
+    wide, dim = config.feature_dim, config.language.dim
+    each = {
+        "linear": wide * dim,
+        "mlp2x_gelu": wide * dim + dim**2,
+        "gelu-mlp": wide * dim + dim**2,
+        "fused-gelu-mlp": 4 * wide**2 + 4 * wide * dim + dim**2,
+        "fused-ldpnet": 4 * wide**2 + 4 * wide * dim,
+    }[config.projector]
+    tokens = config.vision.grid**2 + (config.vision.prefix_tokens if config.select == "full" else 0)
+    convolution = 9 * dim * config.image_tokens if config.projector == "fused-ldpnet" else 0
+    return 2 * (tokens * each + convolution)
 
 
-def language_flops(llama: LlamaConfig, new: int, seen: int) -> int:
+def language_flops(config: LlamaConfig | MambaConfig, new: int, seen: int) -> int:
     """FLOPs of reading `new` tokens of which the last sees `seen`, with logits for the last one only."""
-    projections = 2 * new * llama.dim * llama.width * (2 * llama.heads + 2 * llama.kv_heads)
-    attention = 4 * new * seen * llama.heads * llama.width
-    mlp = 2 * new * 3 * llama.dim * llama.hidden
-    return llama.layers * (projections + attention + mlp) + 2 * llama.dim * llama.vocab_size
+    head = 2 * config.dim * config.vocab_size
+    if isinstance(config, MambaConfig):
+        inner, rank, state = config.inner, config.rank, config.state
+        matrices = 3 * config.dim * inner + inner * (rank + 2 * state) + rank * inner
+        return config.layers * 2 * new * (matrices + inner * config.conv + 3 * inner * state) + head
+    projections = 2 * new * config.dim * config.width * (2 * config.heads + 2 * config.kv_heads)
+    attention = 4 * new * seen * config.heads * config.width
+    mlp = 2 * new * 3 * config.dim * config.hidden
+    return config.layers * (projections + attention + mlp) + head
 
 
-def cache_bytes(llama: LlamaConfig, length: int, dtype: torch.dtype = torch.bfloat16) -> int:
-    """Bytes of the KV cache of one row of `length` tokens."""
-    return 2 * llama.layers * llama.kv_heads * llama.width * length * dtype.itemsize
+def cache_bytes(config: LlamaConfig | MambaConfig, length: int, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Bytes that one row of `length` tokens leaves behind: a KV cache, or Mamba's state, which has one size."""
+    if isinstance(config, MambaConfig):
+        return config.layers * config.inner * (config.state + config.conv) * dtype.itemsize
+    return 2 * config.layers * config.kv_heads * config.width * length * dtype.itemsize
 
 
 def rows(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -132,7 +149,10 @@ def rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     lines += [(f"{title}, {part}", _si(count)) for part, count in prefill["flops"].items()]
     lines.append(("FLOPs of the next token", _si(result["decode_flops"])))
     for dtype, sizes in result["cache_bytes"].items():
-        lines += [(f"KV cache at {int(length):,} tokens, {dtype}", _bytes(size)) for length, size in sizes.items()]
+        if len(set(sizes.values())) == 1 < len(sizes):
+            lines.append((f"state at any length, {dtype}", _bytes(next(iter(sizes.values())))))
+        else:
+            lines += [(f"KV cache at {int(length):,} tokens, {dtype}", _bytes(size)) for length, size in sizes.items()]
     return lines
 
 

@@ -16,15 +16,15 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from vlmlab.errors import BadInput, UnknownName
-from vlmlab.language.llama import Llama, LlamaConfig
-from vlmlab.vision.images import CLIP_MEAN, CLIP_STD, PADS
-from vlmlab.vision.vit import ViT, ViTConfig
-from vlmlab.vlm.projectors import PROJECTORS, build_projector
+from vlmlab.language import Llama, LlamaConfig, Mamba, MambaConfig
+from vlmlab.vision import CLIP_MEAN, CLIP_STD, FusedConfig, FusedEncoder, ViT, ViTConfig
+from vlmlab.vision.images import PADS
+from vlmlab.vlm.projectors import POOLED, PROJECTORS, build_projector
 from vlmlab.vlm.templates import TEMPLATES
 
-VISION: dict[str, tuple[type, type]] = {"vit": (ViTConfig, ViT)}
+VISION: dict[str, tuple[type, type]] = {"vit": (ViTConfig, ViT), "fused": (FusedConfig, FusedEncoder)}
 """Kind -> (config, module). A module has `features(x, layer)`, `dim` and `patches`; a config `dim` and `grid`."""
-LANGUAGE: dict[str, tuple[type, type]] = {"llama": (LlamaConfig, Llama)}
+LANGUAGE: dict[str, tuple[type, type]] = {"llama": (LlamaConfig, Llama), "mamba": (MambaConfig, Mamba)}
 """Kind -> (config, module). A module has `embed`, `hidden`, `head` and `new_cache`; a config `dim`, `vocab_size`."""
 SELECTS = ("patch", "full")
 
@@ -37,15 +37,16 @@ class VLMConfig:
     see `vlmlab.vision.images.Preprocess`. feature_layer: hidden state that gives H_v, or several, joined along the
     channels. select: "patch" drops the prefix tokens (transformers' "default"), "full" keeps them. template, system:
     see `vlmlab.vlm.templates`; None is the template's own system message. max_length: tokens of a row, image tokens
-    included. image_id: the placeholder's id, which may lie outside the vocabulary. tokenizer: file name of the
-    tokenizer among the shipped checkpoints, None when the user brings one.
+    included. pooled: tokens a side that the projector "fused-ldpnet" leaves. image_id: the placeholder's id, which may
+    lie outside the vocabulary. tokenizer: file name of the tokenizer among the shipped checkpoints, None when the user
+    brings one.
     """
 
     name: str
     image_size: int
-    vision: ViTConfig
+    vision: ViTConfig | FusedConfig
     projector: str
-    language: LlamaConfig
+    language: LlamaConfig | MambaConfig
     template: str
     image_id: int
     mean: tuple[float, float, float] = CLIP_MEAN
@@ -56,6 +57,7 @@ class VLMConfig:
     system: str | None = None
     max_length: int = 2048
     tokenizer: str | None = None
+    pooled: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("mean", "std", "feature_layer"):  # JSON gives lists
@@ -84,6 +86,13 @@ class VLMConfig:
     def feature_dim(self) -> int:
         """Channels of H_v, the projector's input."""
         return self.vision.dim * len(self.feature_layers)
+
+    @property
+    def image_tokens(self) -> int:
+        """N, the tokens that one image of the native size takes in a row."""
+        if self.projector == "fused-ldpnet":
+            return (self.pooled or POOLED) ** 2
+        return self.vision.grid**2 + (self.vision.prefix_tokens if self.select == "full" else 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `VLMConfig.from_dict` restores an equal config."""
@@ -121,7 +130,8 @@ def build_parts(config: VLMConfig) -> tuple[nn.Module, nn.Module, nn.Module]:
     with _NoDraws() if torch.get_default_device().type == "meta" else nullcontext():
         vision = VISION[_kind(config.vision, VISION)][1](config.vision)
         language = LANGUAGE[_kind(config.language, LANGUAGE)][1](config.language)
-        return vision, build_projector(config.projector, config.feature_dim, config.language.dim), language
+        projector = build_projector(config.projector, config.feature_dim, config.language.dim, config.pooled)
+        return vision, projector, language
 
 
 class _NoDraws(TorchFunctionMode):
@@ -155,6 +165,24 @@ def _llava_1_5(name: str, dim: int, layers: int, heads: int, hidden: int) -> VLM
     )
 
 
+def _cobra(name: str, projector: str) -> VLMConfig:
+    """Cobra-3B: DINOv2 ViT-L/14 with registers and SigLIP so400m/14 at 384 px, Mamba-2.8B (arXiv 2403.14520, v4)."""
+    dinov2 = ViTConfig("dinov2", 384, 14, dim=1024, layers=24, heads=16, hidden=4096, registers=4)
+    siglip = ViTConfig("siglip", 384, 14, dim=1152, layers=27, heads=16, hidden=4304, pool_head=False)
+    return VLMConfig(
+        name=name,
+        image_size=384,
+        vision=FusedConfig(dinov2, siglip),
+        projector=projector,
+        language=MambaConfig(vocab_size=50280, dim=2560, layers=64),
+        template="cobra",
+        image_id=50280,
+        mean=(0.0, 0.0, 0.0),  # each encoder normalises for itself
+        std=(1.0, 1.0, 1.0),
+        pad="resize",
+    )
+
+
 PRESETS: dict[str, VLMConfig] = {
     config.name: config
     for config in (
@@ -174,6 +202,8 @@ PRESETS: dict[str, VLMConfig] = {
         ),
         _llava_1_5("llava-1.5-7b", dim=4096, layers=32, heads=32, hidden=11008),
         _llava_1_5("llava-1.5-13b", dim=5120, layers=40, heads=40, hidden=13824),
+        _cobra("cobra-3b", "fused-gelu-mlp"),
+        _cobra("cobra-3b-ldp", "fused-ldpnet"),
     )
 }
 

@@ -254,7 +254,9 @@ def contrastive_model(config: VLMConfig, words: Tokenizer, seed: int) -> Contras
     """A preset's encoder with a text tower, random weights from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ContrastiveModel(ViT(config.vision), TextTower(config.language.vocab_size, words.id("<pad>")))
+        return ContrastiveModel(
+            ViT(config.vision.encoders[0]), TextTower(config.language.vocab_size, words.id("<pad>"))
+        )
 
 
 def _language(recipe: Recipe, resume: bool) -> TrainResult:

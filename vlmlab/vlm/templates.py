@@ -39,6 +39,9 @@ class Piece(NamedTuple):
     loss: bool = False
 
 
+_IMAGE = [Piece(IMAGE, special=True)]
+
+
 class Encoded(NamedTuple):
     """Ids of a conversation and its labels: the id itself where it carries loss, -100 elsewhere; equal lengths."""
 
@@ -53,6 +56,7 @@ class Template:
     opening: before the first turn. user: a question. reply: what asks the assistant to speak. answer, end: the
     answer and its end token, the parts that carry loss. between: after an answer that is not the last.
     system_format: put in the first {system} when `system` is not empty. discard_question: keep only the images.
+    images_first: images stand before everything else, not inside the question.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Template:
     between: str = ""
     system_format: str = "{text}"
     discard_question: bool = False
+    images_first: bool = False
 
     def render(self, turns: Sequence[Turn]) -> str:
         """The conversation as one readable text, special tokens by name. Ends with `reply` after a human turn."""
@@ -136,18 +141,22 @@ class Template:
             return self._pieces(question)
         if not (question.strip() or self.discard_question):
             raise BadInput("the prompt is empty; ask something")
-        content = _content([question.strip()], images=int(image), discard=self.discard_question)
-        return [*self._opening(), *self._user(content, first=True), *_fill(self.reply)]
+        inside, before = (0, int(image)) if self.images_first else (int(image), 0)
+        content = _content([question.strip()], images=inside, discard=self.discard_question)
+        return [*before * _IMAGE, *self._opening(), *self._user(content, first=True), *_fill(self.reply)]
 
     def _pieces(self, turns: Sequence[Turn]) -> list[Piece]:
         turns = _checked(turns)
-        pieces = self._opening()
+        pieces, before = self._opening(), 0
         for number, turn in enumerate(turns):
             value = turn["value"].strip()
             if turn["from"] == "human":
                 texts = [text.strip() for text in value.split(IMAGE)]
                 if len(texts) == 1 and not (value or self.discard_question):
                     raise BadInput(f"turn {number} (human) is empty; ask something or drop the turn")
+                if self.images_first:
+                    before += len(texts) - 1
+                    texts = [" ".join(filter(None, texts))]
                 if len(texts) == 2:  # one image: to the front
                     texts = ["", " ".join(filter(None, texts))]
                 content = _content(texts, images=0, discard=self.discard_question)
@@ -158,7 +167,7 @@ class Template:
                 pieces += [*_fill(self.answer, [Piece(value)], loss=True), *_fill(self.end, loss=True)]
                 if number < len(turns) - 1:
                     pieces += _fill(self.between)
-        return pieces
+        return [*before * _IMAGE, *pieces]
 
     def _opening(self) -> list[Piece]:
         return _fill(self.opening, system=self._system())
@@ -213,6 +222,16 @@ TEMPLATES: dict[str, Template] = {
             answer="{text}",
             end="<|im_end|>",
             between="\n",
+        ),
+        Template(
+            name="cobra",
+            opening="",
+            user="<|user|>\n{text}<|endoftext|>\n",
+            reply="<|assistant|>\n",
+            answer="{text}",
+            end="<|endoftext|>",
+            between="\n",
+            images_first=True,
         ),
     )
 }
