@@ -23,7 +23,7 @@ from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes import Scene, sample
 from vlmlab.scenes.dataset import SceneDataset
 from vlmlab.scenes.questions import Balance
-from vlmlab.vlm.conversations import KINDS, WORDS, Item, as_item, descriptions, statements, word_map
+from vlmlab.vlm.conversations import KINDS, SLOTS, WORDS, Item, as_item, descriptions, statements, word_map
 from vlmlab.vlm.splice import IGNORE
 from vlmlab.vlm.templates import Template
 
@@ -204,9 +204,10 @@ def concatenate(parts: Sequence[Corpus]) -> Corpus:
 class Packing:
     """How rows are packed. prefix: "image" (patches placeholders), "map" (the same, embedded from words) or "text".
 
-    opening: ids before the image. per_scene: most questions a row, budget: most tokens of them (rows of one length
-    waste no padding). weights: how often each kind is drawn (1 where absent; 0 leaves it out). blind: share of rows
-    without an image, so that a question without one is nothing new.
+    opening: ids before the image. patches: placeholders; fewer than a map has cells thin it (see `thin`). per_scene:
+    most questions a row, budget: most tokens of them (rows of one length waste no padding). weights: how often each
+    kind is drawn (1 where absent; 0 leaves it out). blind: share of rows without an image, so that a question without
+    one is nothing new.
     """
 
     opening: tuple[int, ...]
@@ -235,9 +236,34 @@ def pack(corpus: Corpus, rows: np.ndarray, how: Packing, rng: np.random.Generato
     words = None
     if how.prefix == "map" and corpus.maps is not None and corpus.vocabulary is not None:
         cells = corpus.maps[rows].astype(np.int64)
+        if how.patches < cells.shape[1]:
+            cells = thin(cells, how.patches, rng)
         words = torch.from_numpy(np.where(cells < 0, -1, corpus.vocabulary[cells]))
     ids, labels, positions, segment, kinds = (torch.from_numpy(array) for array in stacked)
     return Packed(ids, labels, positions, segment, kinds, torch.from_numpy(np.asarray(rows, np.int64)), words)
+
+
+_LOOKS = list(SLOTS).index("column")  # the slots before say what is there, those from here on where
+
+
+def thin(maps: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Word maps (B, P, S) cut to `count` cells each, in their order: one of every object, then any others.
+
+    A cell keeps its place's words, so nothing that is asked for is lost but the floor's share of the attention, which
+    hides the objects from a model that has learnt nothing yet.
+    """
+    kept = np.empty((len(maps), count, maps.shape[2]), maps.dtype)
+    for row, cells in enumerate(maps):
+        score = rng.random(len(cells))
+        _, which = np.unique(
+            cells[:, :_LOOKS], axis=0, return_inverse=True
+        )  # cells that look alike: objects, the floor
+        for look in range(which.max() + 1):
+            members = np.flatnonzero(which == look)
+            if cells[members[0], 0] >= 0:  # an object: the floor has no size
+                score[rng.choice(members)] += 1
+        kept[row] = cells[np.sort(np.argsort(-score, kind="stable")[:count])]
+    return kept
 
 
 def _row(

@@ -51,7 +51,7 @@ class Recipe:
     batch: rows a step. per_scene: most questions a row. scenes: of the train split; checks: of the split `val`, watched
     while training. needs: recipes that come first. weights, blind: see corpus.Packing. groups: (prefix of parameter
     names, learning rate) where it is not train.lr. describe_first: share of the steps, at the start, that draw only
-    descriptions.
+    descriptions. cells: how many cells of a word map are shown, in turn over equal shares of the steps (all if empty).
     """
 
     name: str
@@ -66,6 +66,7 @@ class Recipe:
     groups: tuple[tuple[str, float], ...] = ()
     blind: float = 0.0
     describe_first: float = 0.0
+    cells: tuple[int, ...] = ()
     evaluate_every: int = 100
 
 
@@ -264,10 +265,13 @@ def _language(recipe: Recipe, resume: bool) -> TrainResult:
     llama = VLM.from_preset(config, "cpu", tokenizer(), seed=recipe.train.seed).language
     data, held_out = corpus(recipe.scenes), corpus(recipe.checks, "val")
     ways = [packing(config, recipe, "text"), packing(config, recipe, "map")]
+    shown = recipe.cells or (ways[1].patches,)
 
     def batch(step: int) -> Packed:
         rows, rng = draw(recipe, step, len(data))
-        return pack(data, rows, ways[min(step % 4, 1)], rng)  # one batch in four is text, three are maps
+        if step % 4 == 0:  # one batch in four is text, three are maps
+            return pack(data, rows, ways[0], rng)
+        return pack(data, rows, replace(ways[1], patches=shown[step * len(shown) // recipe.train.steps]), rng)
 
     def evaluate(step: int) -> dict[str, float]:
         found: dict[str, float] = {}
