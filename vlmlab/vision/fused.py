@@ -15,6 +15,8 @@ from vlmlab.vision.config import ViTConfig
 from vlmlab.vision.images import IMAGENET_MEAN, IMAGENET_STD, SIGLIP_MEAN, SIGLIP_STD
 from vlmlab.vision.vit import ViT
 
+NORMALISATION = {"dinov2": (IMAGENET_MEAN, IMAGENET_STD), "siglip": (SIGLIP_MEAN, SIGLIP_STD)}
+
 
 @dataclass(frozen=True)
 class FusedConfig:
@@ -25,7 +27,7 @@ class FusedConfig:
     prefix_tokens = 0
 
     def __post_init__(self) -> None:
-        for name in ("dinov2", "siglip"):
+        for name in NORMALISATION:
             if isinstance(getattr(self, name), dict):  # JSON gives dicts
                 object.__setattr__(self, name, ViTConfig(**getattr(self, name)))
             if getattr(self, name).style != name:
@@ -63,9 +65,6 @@ class FusedEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.dinov2, self.siglip = (ViT(each, generator) for each in config.encoders)
-        for name, mean, std in (("dinov2", IMAGENET_MEAN, IMAGENET_STD), ("siglip", SIGLIP_MEAN, SIGLIP_STD)):
-            self.register_buffer(f"{name}_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-            self.register_buffer(f"{name}_std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     @property
     def dim(self) -> int:
@@ -82,9 +81,9 @@ class FusedEncoder(nn.Module):
 
         pixel_values: not normalised, values in [0, 1]. Raises BadInput for a layer or pictures that do not fit.
         """
-        return torch.cat([self.tokens(name, pixel_values, layer) for name in ("dinov2", "siglip")], -1)
+        return torch.cat([self.tokens(name, pixel_values, layer) for name in NORMALISATION], -1)
 
     def tokens(self, name: str, pixel_values: Tensor, layer: int = -2) -> Tensor:
         """The part of `features` that one encoder, "dinov2" or "siglip", gives."""
-        mean, std = getattr(self, f"{name}_mean"), getattr(self, f"{name}_std")
+        mean, std = (pixel_values.new_tensor(values).view(3, 1, 1) for values in NORMALISATION[name])
         return getattr(self, name).features((pixel_values - mean) / std, layer)
