@@ -58,6 +58,30 @@ def test_one_prefix_many_continuations_and_gradients_through_the_cache():
     assert all(torch.allclose(a, b, rtol=1e-8, atol=1e-10) for a, b in zip(found, wanted, strict=True))
 
 
+def test_segments_fork_from_the_prefix():
+    mamba = model()
+    segments = torch.tensor([[0] * 4 + [1] * 3 + [2] * 1 + [3] * 4, [0] * 2 + [1] * 5 + [2] * 3 + [-1] * 2, [0] * 12])
+    found = mamba.hidden(IDS, segments=segments)
+    for row, parts in zip(range(3), segments, strict=True):
+        prefix = IDS[row][parts == 0]
+        assert torch.allclose(found[row][parts == 0], mamba.hidden(prefix[None])[0], rtol=1e-10, atol=1e-12)
+        for k in range(1, int(parts.max()) + 1):
+            alone = mamba.hidden(torch.cat([prefix, IDS[row][parts == k]])[None])[0, len(prefix) :]
+            assert torch.allclose(found[row][parts == k], alone, rtol=1e-10, atol=1e-12)
+    wanted = torch.autograd.grad(
+        sum(
+            mamba.hidden(torch.cat([IDS[0, :4], IDS[0][segments[0] == k]])[None])[0, 4:].square().sum()
+            for k in (1, 2, 3)
+        ),
+        list(mamba.parameters()),
+    )
+    loss = found[0][segments[0] > 0].square().sum()
+    for a, b in zip(torch.autograd.grad(loss, list(mamba.parameters())), wanted, strict=True):
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-10)
+    with pytest.raises(BadInput, match="segments come without"):
+        mamba.hidden(IDS, segments=segments, cache=mamba.new_cache())
+
+
 def test_the_cache_does_not_grow():
     mamba, sizes = model(), set()
     cache = mamba.new_cache()

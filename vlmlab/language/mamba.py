@@ -23,6 +23,7 @@ from vlmlab.language.config import MambaConfig
 from vlmlab.scan import selective_scan
 
 Record = dict[str, Any]
+BUCKETS = 4  # batches into which continuations of different lengths are sorted
 PARTS = ("", ".mixer", ".u", ".delta", ".B", ".C", ".z")
 
 
@@ -93,7 +94,7 @@ class Mixer(nn.Module):
         if real is not None:
             u = u * real
         past = None if cache is None else cache.inputs[layer]
-        u, inputs = self.convolve(u, past)
+        u, inputs = self.convolve(u, past, real)
         low, B, C = self.x_proj(u).split((self.rank, self.state, self.state), -1)
         # in float32 also under autocast, as upstream keeps delta and A
         delta = F.softplus(_wide(F.linear(low, self.dt_proj.weight)) + _wide(self.dt_proj.bias))  # (B, L, inner)
@@ -116,8 +117,8 @@ class Mixer(nn.Module):
                 _keep(record, f"layers.{layer}.{name}", value)
         return self.out_proj(y * F.silu(z))
 
-    def convolve(self, u: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """silu of the causal convolution of u (B, L, inner), and the last `taps` inputs (B, taps, inner)."""
+    def convolve(self, u: Tensor, past: Tensor | None, real: Tensor | None) -> tuple[Tensor, Tensor]:
+        """silu of the causal convolution of u (B, L, inner), and the last `taps` real inputs (B, taps, inner)."""
         before = u.new_zeros(u.shape[0], self.taps, u.shape[2]) if past is None else past.to(u.dtype)
         u = torch.cat((before, u), 1)
         length = u.shape[1] - self.taps
@@ -126,7 +127,10 @@ class Mixer(nn.Module):
         out = torch.addcmul(bias, u[:, 1 : 1 + length], weight[:, 0])
         for tap in range(1, self.taps):  # a few products, each over contiguous memory
             out = torch.addcmul(out, u[:, tap + 1 : tap + 1 + length], weight[:, tap])
-        return F.silu(out), u[:, length:]
+        if real is None:
+            return F.silu(out), u[:, length:]
+        last = real.sum(1).long() + torch.arange(self.taps, device=u.device)  # (B, taps)
+        return F.silu(out), u.gather(1, last[..., None].expand(-1, -1, u.shape[2]))
 
     def step(
         self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None
@@ -230,6 +234,7 @@ class Mamba(nn.Module):
         position_ids: Tensor | None = None,
         cache: MambaCache | None = None,
         record: Record | None = None,
+        segments: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the final norm.
 
@@ -237,6 +242,9 @@ class Mamba(nn.Module):
         (B, T) with the past, of which only the last L columns count: padding changes neither state nor result of any
         token (upstream lets it). position_ids are accepted and unused: a recurrence has no positions.
         cache: continues from it and leaves the new state in it; with gradients on, they flow into the past.
+        segments: (B, L), 0 for a prefix at the row's beginning, k for the k-th of several continuations that each see
+        the prefix and not one another, -1 for padding at the end; without a mask, cache or record. The prefix is read
+        once, and every continuation goes on from the state that it left.
         record: a dict whose keys are among `names()`; its values are set to those tensors, gradients attached.
         Raises BadInput for shapes that do not fit, UnknownName for record's keys.
         """
@@ -254,7 +262,11 @@ class Mamba(nn.Module):
             raise BadInput(
                 f"the cache holds {cache.batch} rows and the input {x.shape[0]}; use cache.select or cache.repeat"
             )
-        x, real, back = _padding_first(x, attention_mask)
+        if segments is not None:
+            if attention_mask is not None or cache is not None or record:
+                raise BadInput("segments come without attention_mask, cache and record")
+            return self._forked(x, segments)
+        x, real, back = _tokens_first(x, attention_mask)
         if record is not None:
             _keep(record, "embed", x)
         for layer, block in enumerate(self.layers):
@@ -265,6 +277,28 @@ class Mamba(nn.Module):
         if record is not None:
             _keep(record, "norm", x)
         return x if back is None else x.gather(1, back[..., None].expand_as(x))
+
+    def _forked(self, x: Tensor, segments: Tensor) -> Tensor:
+        prefix = segments == 0
+        longest = int(prefix.sum(1).max())
+        cache, out = self.new_cache(), torch.zeros_like(x)
+        read = self.hidden(inputs_embeds=x[:, :longest], attention_mask=prefix[:, :longest], cache=cache)
+        out[:, :longest] = read * prefix[:, :longest, None]
+        key = torch.where(segments > 0, segments + torch.arange(len(x), device=x.device)[:, None] * (x.shape[1] + 1), 0)
+        _, lengths = key.flatten().unique_consecutive(return_counts=True)
+        starts = lengths.cumsum(0) - lengths
+        asked = (key.flatten()[starts] > 0).nonzero()[:, 0]
+        asked = asked[lengths[asked].argsort()]
+        for some in asked.chunk(BUCKETS):  # of like length, so that little is padding
+            place = starts[some, None] + torch.arange(int(lengths[some].max()), device=x.device)
+            real = place < (starts + lengths)[some, None]
+            place = place.clamp(max=x.shape[0] * x.shape[1] - 1)
+            found = self.hidden(
+                inputs_embeds=x.flatten(0, 1)[place], attention_mask=real,
+                cache=cache.select(starts[some] // x.shape[1]),
+            )  # fmt: skip
+            out = out.flatten(0, 1).index_put((place[real],), found[real].to(out.dtype)).view_as(x)
+        return out
 
     def forward(self, input_ids: Tensor | None = None, **options: Any) -> Tensor:
         """Logits (B, L, V); arguments as in `hidden`."""
@@ -284,8 +318,11 @@ class Mamba(nn.Module):
         return new.requires_grad_(True).train(model.training)
 
 
-def _padding_first(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Rows with their padding moved to the left, what is real (B, L, 1), and where each token went (None: nowhere)."""
+def _tokens_first(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Rows with their padding moved to the end, what is real (B, L, 1), and where each token went (None: nowhere).
+
+    A recurrence goes on from the past without a gap, so padding may only follow the tokens.
+    """
     B, L, _ = x.shape
     if mask is None:
         return x, None, None
@@ -294,9 +331,9 @@ def _padding_first(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | Non
     mask = mask[:, mask.shape[1] - L :].to(device=x.device, dtype=torch.bool)
     if bool(mask.all()):
         return x, None, None
-    order = mask.int().argsort(dim=1, stable=True)  # padding first, tokens after it in their order
+    order = (~mask).int().argsort(dim=1, stable=True)  # tokens in their order, then padding
     real = mask.gather(1, order)[..., None].to(x.dtype)
-    if bool((mask[:, 1:] >= mask[:, :-1]).all()):
+    if bool((mask[:, 1:] <= mask[:, :-1]).all()):
         return x * real, real, None
     return x.gather(1, order[..., None].expand_as(x)) * real, real, order.argsort(1)
 
