@@ -1,8 +1,13 @@
 """`vlmlab bench`: what is measured is there and plausible."""
 
+import time
+from functools import partial
+
+import numpy as np
 import pytest
 
 from vlmlab.bench import BENCHMARKS
+from vlmlab.bench.timing import alternate, peak_memory, ratios
 from vlmlab.errors import BadInput
 
 
@@ -17,3 +22,42 @@ def test_render_counts_pictures_a_second_in_one_process_and_in_several():
 def test_nothing_to_measure_is_refused(settings):
     with pytest.raises(BadInput, match="at least 1"):
         BENCHMARKS["render"](**settings)
+
+
+def test_scan_is_compared_with_its_peers_and_agrees_with_them():
+    result = BENCHMARKS["scan"](length=40, channels=8, state=3, rounds=1)
+    assert max(result["relative_difference_to_transformers"].values()) < 1e-5
+    for what in ("forward", "forward_backward"):
+        assert set(result[f"{what}_ms"]) == {"vlmlab", "vlmlab chunked", "transformers", "mambapy"}
+        assert all(value > 0 for value in result[f"{what}_ms"].values())
+        assert "vlmlab" not in result[f"{what}_times_vlmlab"]
+    assert all(value >= 0 for value in result["limit_ms"].values())
+
+
+def test_mamba_is_compared_with_transformers_and_agrees_with_it():
+    result = BENCHMARKS["mamba"](length=40, dim=16, layers=1, rounds=1, decode=2)
+    assert result["relative_difference_of_logits"] < 1e-5
+    for what in ("prefill", "training_step", "token"):
+        ours, theirs = (result[f"{what}_ms"][name] for name in ("vlmlab", "transformers"))
+        assert result[f"{what}_times_vlmlab"]["transformers"] == pytest.approx(theirs / ours, rel=0.3, abs=0.2)
+
+
+def test_alternating_runs_every_contender_once_a_round():
+    calls = []
+    found = alternate({name: partial(calls.append, name) for name in "ab"}, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert set(found) == {"a", "b"}
+    assert ratios({"vlmlab": 2.0, "other": 5.0}) == {"other": 2.5}
+
+
+def test_a_slow_contender_runs_once(monkeypatch):
+    monkeypatch.setattr("vlmlab.bench.timing.PATIENCE", 0.01)
+    calls = []
+    found = alternate({"slow": lambda: (calls.append(1), time.sleep(0.02)), "fast": lambda: None}, rounds=3)
+    assert len(calls) == 1
+    assert found["slow"] >= 0.02
+
+
+def test_peak_memory_counts_what_a_call_holds_for_a_moment():
+    grown = peak_memory(lambda: np.ones(2**23).sum())
+    assert grown is None or 60 * 2**20 < grown < 100 * 2**20

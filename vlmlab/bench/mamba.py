@@ -48,7 +48,9 @@ def mamba(length: int = 1024, dim: int = 384, layers: int = 4, rounds: int = 3, 
 def _pair(dim: int, layers: int) -> tuple[nn.Module, Mamba]:
     from transformers import MambaConfig as TheirConfig
     from transformers import MambaForCausalLM
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
     torch.manual_seed(0)
     config = TheirConfig(vocab_size=VOCABULARY, hidden_size=dim, num_hidden_layers=layers, use_mambapy=False)
     theirs = MambaForCausalLM(config).eval()

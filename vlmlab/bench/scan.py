@@ -58,6 +58,9 @@ def _arguments(length: int, channels: int, state: int) -> list[Tensor]:
 
 def _transformers() -> Callable[..., Tensor]:
     from transformers.models.mamba.modeling_mamba import mamba_selective_scan
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # it says at every call that mamba_ssm is missing, which is the point
 
     def run(*arguments: Tensor) -> Tensor:
         found = mamba_selective_scan(*arguments)

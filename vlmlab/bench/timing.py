@@ -7,18 +7,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 5.0  # seconds
+
 
 def alternate(contenders: Mapping[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
-    """Median seconds of each contender over `rounds` rounds, after one round that does not count."""
+    """Median seconds of each contender over `rounds` rounds, after one round that warms up.
+
+    A contender whose first run takes more than PATIENCE is not run again, and that run counts.
+    """
     taken: dict[str, list[float]] = {name: [] for name in contenders}
+    slow: dict[str, float] = {}
     for number in range(rounds + 1):
         for name, run in contenders.items():
+            if name in slow:
+                continue
             gc.collect()
             start = time.perf_counter()
             run()
+            seconds = time.perf_counter() - start
             if number:
-                taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
+                taken[name].append(seconds)
+            elif seconds > PATIENCE:
+                slow[name] = seconds
+    return {name: slow.get(name) or statistics.median(taken[name]) for name in contenders}
 
 
 def ratios(seconds: Mapping[str, float], ours: str = "vlmlab") -> dict[str, float]:
