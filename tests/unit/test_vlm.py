@@ -68,7 +68,7 @@ def test_presets_survive_json(name: str) -> None:
 def test_presets_build_on_meta(name: str) -> None:
     vlm = VLM.from_preset(name, device="meta")
     assert all(parameter.is_meta for parameter in vlm.parameters())
-    size, placeholders = vlm.config.image_size, vlm.vision.patches
+    size, placeholders = vlm.config.image_size, vlm.config.image_tokens
     ids = torch.zeros(1, placeholders + 4, dtype=torch.long, device="meta")
     assert vlm.project(vlm.vision_features(torch.zeros(1, 3, size, size, device="meta"))).shape == (
         1,
