@@ -11,12 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.errors import BadInput, UnknownName
+from vlmlab.errors import BadInput
 from vlmlab.language.cache import KVCache
 from vlmlab.language.config import LlamaConfig
+from vlmlab.language.inputs import Record, begin, keep, look_up
 from vlmlab.language.masks import causal, see
-
-Record = dict[str, Any]
 
 
 def rope_table(length: int, width: int, theta: float, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -121,10 +120,9 @@ class Block(nn.Module):
         x = x + attended
         fed = self.mlp(self.post_attention_layernorm(x))
         x = x + fed
-        if record is not None:
-            _keep(record, f"layers.{layer}.attn_out", attended)
-            _keep(record, f"layers.{layer}.mlp_out", fed)
-            _keep(record, f"layers.{layer}", x)
+        keep(record, f"layers.{layer}.attn_out", attended)
+        keep(record, f"layers.{layer}.mlp_out", fed)
+        keep(record, f"layers.{layer}", x)
         return x
 
 
@@ -168,11 +166,7 @@ class Llama(nn.Module):
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token embeddings (B, L, D) of ids (B, L). Raises BadInput for an id outside the vocabulary."""
-        try:
-            return self.embed_tokens(input_ids)
-        except IndexError:
-            low, high = (int(end) for end in input_ids.aminmax())
-            raise BadInput(f"ids from {low} to {high}; the vocabulary is 0 to {self.config.vocab_size - 1}") from None
+        return look_up(self.embed_tokens, input_ids)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of final hidden states (..., D)."""
@@ -202,23 +196,10 @@ class Llama(nn.Module):
         record: a dict whose keys are among `names()`; its values are set to those tensors, gradients attached.
         Raises BadInput for shapes that do not fit or more than max_positions, UnknownName for record's keys.
         """
-        x = inputs_embeds if input_ids is None else self.embed(input_ids)  # (B, L, D)
-        if x is None or (input_ids is not None and inputs_embeds is not None):
-            raise BadInput("give either input_ids or inputs_embeds, not both or neither")
-        if x.dim() != 3 or x.shape[-1] != self.config.dim:
-            raise BadInput(
-                f"expected ids (B, L) or embeddings (B, L, {self.config.dim}), got {tuple(x.shape)} embedded"
-            )
-        if record is not None:
-            known = self.names()
-            for name in record:
-                if name not in known:
-                    raise UnknownName("intermediate", name, known)
-            _keep(record, "embed", x)
+        x = begin(self, input_ids, inputs_embeds, cache, record)
+        keep(record, "embed", x)
         B, L, _ = x.shape
         past = 0 if cache is None else cache.length
-        if cache is not None and past and cache.batch != B:
-            raise BadInput(f"the cache holds {cache.batch} rows and the input {B}; use cache.select or cache.repeat")
         visible, positions = see(attention_mask, B, L, past, cache, x.device)
         if position_ids is not None and tuple(position_ids.shape) not in ((B, L), (1, L)):
             raise BadInput(f"position_ids is {tuple(position_ids.shape)}; expected {(B, L)}")
@@ -228,8 +209,7 @@ class Llama(nn.Module):
         if cache is not None:
             cache.advance(L)
         x = self.norm(x)
-        if record is not None:
-            _keep(record, "norm", x)
+        keep(record, "norm", x)
         return x
 
     def forward(
@@ -293,8 +273,3 @@ class Llama(nn.Module):
         copied = {name: tensor.detach().clone() for name, tensor in state.items()}
         new.load_state_dict(copied, assign=True)
         return new.requires_grad_(True).train(model.training)
-
-
-def _keep(record: Record, name: str, tensor: Tensor) -> None:
-    if name in record:
-        record[name] = tensor

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.errors import BadInput, UnknownName
+from vlmlab.errors import BadInput
 from vlmlab.language.config import MambaConfig
+from vlmlab.language.inputs import Record, begin, keep, look_up
 from vlmlab.scan import selective_scan
 
-Record = dict[str, Any]
 BUCKETS = 4  # batches into which continuations of different lengths are sorted
 PARTS = ("", ".mixer", ".u", ".delta", ".B", ".C", ".z")
 
@@ -112,9 +112,8 @@ class Mixer(nn.Module):
             y = y.transpose(1, 2)
         if cache is not None:
             cache.inputs[layer], cache.states[layer] = inputs, state
-        if record is not None:
-            for name, value in (("u", u), ("delta", delta), ("B", B), ("C", C), ("z", z)):
-                _keep(record, f"layers.{layer}.{name}", value)
+        for name, value in (("u", u), ("delta", delta), ("B", B), ("C", C), ("z", z)):
+            keep(record, f"layers.{layer}.{name}", value)
         return self.out_proj(y * F.silu(z))
 
     def convolve(self, u: Tensor, past: Tensor | None, real: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -160,9 +159,8 @@ class Block(nn.Module):
     ) -> Tensor:
         mixed = self.mixer(self.norm(x.to(self.norm.weight.dtype)), real, cache, layer, record)
         x = _wide(x) + mixed
-        if record is not None:
-            _keep(record, f"layers.{layer}.mixer", mixed)
-            _keep(record, f"layers.{layer}", x)
+        keep(record, f"layers.{layer}.mixer", mixed)
+        keep(record, f"layers.{layer}", x)
         return x
 
 
@@ -211,11 +209,7 @@ class Mamba(nn.Module):
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token embeddings (B, L, D) of ids (B, L). Raises BadInput for an id outside the vocabulary."""
-        try:
-            return self.embeddings(input_ids)
-        except IndexError:
-            low, high = (int(end) for end in input_ids.aminmax())
-            raise BadInput(f"ids from {low} to {high}; the vocabulary is 0 to {self.config.vocab_size - 1}") from None
+        return look_up(self.embeddings, input_ids)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of final hidden states (..., D)."""
@@ -248,34 +242,19 @@ class Mamba(nn.Module):
         record: a dict whose keys are among `names()`; its values are set to those tensors, gradients attached.
         Raises BadInput for shapes that do not fit, UnknownName for record's keys.
         """
-        x = inputs_embeds if input_ids is None else self.embed(input_ids)  # (B, L, D)
-        if x is None or (input_ids is not None and inputs_embeds is not None):
-            raise BadInput("give either input_ids or inputs_embeds, not both or neither")
-        if x.dim() != 3 or x.shape[-1] != self.config.dim:
-            raise BadInput(
-                f"expected ids (B, L) or embeddings (B, L, {self.config.dim}), got {tuple(x.shape)} embedded"
-            )
-        for name in record or ():
-            if name not in self.names():
-                raise UnknownName("intermediate", name, self.names())
-        if cache is not None and cache.batch not in (None, x.shape[0]):
-            raise BadInput(
-                f"the cache holds {cache.batch} rows and the input {x.shape[0]}; use cache.select or cache.repeat"
-            )
+        x = begin(self, input_ids, inputs_embeds, cache, record)
         if segments is not None:
             if attention_mask is not None or cache is not None or record:
                 raise BadInput("segments come without attention_mask, cache and record")
             return self._forked(x, segments)
         x, real, back = _tokens_first(x, attention_mask)
-        if record is not None:
-            _keep(record, "embed", x)
+        keep(record, "embed", x)
         for layer, block in enumerate(self.layers):
             x = block(x, real, cache, layer, record)
         if cache is not None:
             cache.length += x.shape[1]
         x = self.norm_f(x.to(self.norm_f.weight.dtype))
-        if record is not None:
-            _keep(record, "norm", x)
+        keep(record, "norm", x)
         return x if back is None else x.gather(1, back[..., None].expand_as(x))
 
     def _forked(self, x: Tensor, segments: Tensor) -> Tensor:
@@ -341,8 +320,3 @@ def _tokens_first(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None
 def _wide(x: Tensor) -> Tensor:
     """At least float32."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def _keep(record: Record, name: str, tensor: Tensor) -> None:
-    if name in record:
-        record[name] = tensor

@@ -26,7 +26,7 @@ class _Scan(torch.autograd.Function):
         u, delta, A, B, C, state = _arrays(*inputs)
         batch, L, D = u.shape
         N, groups = A.shape[1], B.shape[1]
-        blocks = groups * -(-(D // groups) // kernels.LANES)
+        blocks = groups * kernels.blocks(D, groups)
         moments = -(-L // kernels.STEPS) if any(ctx.needs_input_grad) else 0
         marks = np.empty((batch, blocks, moments, N, kernels.LANES), u.dtype)
         y, last = np.empty_like(u), np.empty_like(state)

@@ -46,6 +46,22 @@ def _exp(x):
     return _exp32 if x == types.float32 else lambda x: math.exp(x)
 
 
+@njit(**COMPILE)
+def blocks(channels, groups):
+    """Blocks that each group's channels take."""
+    return (channels // groups + LANES - 1) // LANES
+
+
+@njit(**COMPILE)
+def _place(job, channels, groups):
+    """Which sequence a job is of, which block, which group, its first channel, and how many of its lanes are used."""
+    each = blocks(channels, groups)
+    b, block = job // (groups * each), job % (groups * each)
+    group = block // each
+    first = group * (channels // groups) + (block % each) * LANES
+    return b, block, group, first, min(LANES, (group + 1) * (channels // groups) - first)
+
+
 @njit(parallel=True, **COMPILE)
 def forward(u, delta, A, B, C, state, y, last, marks):
     """y and the last state of a scan; `marks` takes the state before every STEPS-th moment (none if it is empty).
@@ -55,13 +71,9 @@ def forward(u, delta, A, B, C, state, y, last, marks):
     """
     batch, L, D = u.shape
     N, G = A.shape[1], B.shape[1]
-    each = (D // G + LANES - 1) // LANES
     b_moves, c_moves = B.shape[2] > 1, C.shape[2] > 1
-    for job in prange(batch * G * each):
-        b, block = job // (G * each), job % (G * each)
-        group = block // each
-        first = group * (D // G) + (block % each) * LANES
-        width = min(LANES, (group + 1) * (D // G) - first)
+    for job in prange(batch * G * blocks(D, G)):
+        b, block, group, first, width = _place(job, D, G)
         h, a = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype)
         d, x, out = np.zeros(LANES, u.dtype), np.zeros(LANES, u.dtype), np.zeros(LANES, u.dtype)
         for n in range(N):
@@ -98,13 +110,9 @@ def backward(u, delta, A, B, C, dy, dlast, marks, du, ddelta, dA, dB, dC, dstate
     """
     batch, L, D = u.shape
     N, G = A.shape[1], B.shape[1]
-    each = (D // G + LANES - 1) // LANES
     b_moves, c_moves = B.shape[2] > 1, C.shape[2] > 1
-    for job in prange(batch * G * each):
-        b, block = job // (G * each), job % (G * each)
-        group = block // each
-        first = group * (D // G) + (block % each) * LANES
-        width = min(LANES, (group + 1) * (D // G) - first)
+    for job in prange(batch * G * blocks(D, G)):
+        b, block, group, first, width = _place(job, D, G)
         g, a, da = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype)
         h, decay = np.zeros((STEPS + 1, N, LANES), u.dtype), np.zeros((STEPS, N, LANES), u.dtype)
         d, x, q = (

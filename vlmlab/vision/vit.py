@@ -84,7 +84,7 @@ class ViT(nn.Module):
     @property
     def prefix_tokens(self) -> int:
         """Tokens before the patches: the class token and the registers."""
-        return int(self.config.class_token) + self.config.registers
+        return self.config.prefix_tokens
 
     def names(self) -> list[str]:
         """Every name that `features`, `record` and a tap know."""

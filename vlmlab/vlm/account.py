@@ -114,9 +114,8 @@ def projector_flops(config: VLMConfig) -> int:
         "fused-gelu-mlp": 4 * wide**2 + 4 * wide * dim + dim**2,
         "fused-ldpnet": 4 * wide**2 + 4 * wide * dim,
     }[config.projector]
-    tokens = config.vision.grid**2 + (config.vision.prefix_tokens if config.select == "full" else 0)
     convolution = 9 * dim * config.image_tokens if config.projector == "fused-ldpnet" else 0
-    return 2 * (tokens * each + convolution)
+    return 2 * (config.feature_tokens * each + convolution)
 
 
 def language_flops(config: LlamaConfig | MambaConfig, new: int, seen: int) -> int:

@@ -88,11 +88,14 @@ class VLMConfig:
         return self.vision.dim * len(self.feature_layers)
 
     @property
+    def feature_tokens(self) -> int:
+        """Tokens of H_v, the projector's input, for one image of the native size."""
+        return self.vision.grid**2 + (self.vision.prefix_tokens if self.select == "full" else 0)
+
+    @property
     def image_tokens(self) -> int:
         """N, the tokens that one image of the native size takes in a row."""
-        if self.projector == "fused-ldpnet":
-            return (self.pooled or POOLED) ** 2
-        return self.vision.grid**2 + (self.vision.prefix_tokens if self.select == "full" else 0)
+        return (self.pooled or POOLED) ** 2 if self.projector == "fused-ldpnet" else self.feature_tokens
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `VLMConfig.from_dict` restores an equal config."""

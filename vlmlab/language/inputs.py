@@ -1,0 +1,49 @@
+"""What every language model does with its arguments: look up ids, check shapes, keep intermediates. Notebook 02."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from vlmlab.errors import BadInput, UnknownName
+
+Record = dict[str, Any]
+
+
+def look_up(table: nn.Embedding, input_ids: Tensor) -> Tensor:
+    """Embeddings (B, L, D) of ids (B, L). Raises BadInput for an id outside the vocabulary."""
+    try:
+        return table(input_ids)
+    except IndexError:
+        low, high = (int(end) for end in input_ids.aminmax())
+        raise BadInput(f"ids from {low} to {high}; the vocabulary is 0 to {table.num_embeddings - 1}") from None
+
+
+def begin(
+    model: Any, input_ids: Tensor | None, inputs_embeds: Tensor | None, cache: Any, record: Record | None
+) -> Tensor:
+    """The embeddings (B, L, D) that a model's `hidden` starts from, all of its arguments of that name checked.
+
+    Raises BadInput for shapes that do not fit or a cache of other rows, UnknownName for record's keys.
+    """
+    x = inputs_embeds if input_ids is None else model.embed(input_ids)
+    if x is None or (input_ids is not None and inputs_embeds is not None):
+        raise BadInput("give either input_ids or inputs_embeds, not both or neither")
+    dim = model.config.dim
+    if x.dim() != 3 or x.shape[-1] != dim:
+        raise BadInput(f"expected ids (B, L) or embeddings (B, L, {dim}), got {tuple(x.shape)} embedded")
+    if record is not None:
+        known = model.names()
+        for name in record:
+            if name not in known:
+                raise UnknownName("intermediate", name, known)
+    if cache is not None and cache.length and cache.batch != x.shape[0]:
+        raise BadInput(
+            f"the cache holds {cache.batch} rows and the input {x.shape[0]}; use cache.select or cache.repeat"
+        )
+    return x
+
+
+def keep(record: Record | None, name: str, tensor: Tensor) -> None:
+    """Put an intermediate into `record` if it is asked for there."""
+    if record is not None and name in record:
+        record[name] = tensor
