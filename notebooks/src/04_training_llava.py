@@ -156,8 +156,7 @@ print(len(data), "scenes,", len(data.kinds), "questions and descriptions, featur
 opening = (tokenizer.bos_id, *tokenizer.encode("USER: "))
 how = corpus.Packing(opening, vlm.image_id, tokenizer.pad_id, vlm.vision.patches, per_scene=3)
 packed = corpus.pack(data, np.array([0]), how, np.random.default_rng(seed))
-L = packed.ids.shape[1]
-visible = (packed.visible[0] & torch.ones(L, L, dtype=torch.bool).tril()).numpy()
+visible = packed.visible[0].numpy()
 texts = [tokenizer.decode(packed.ids[0, packed.segment[0] == k]).strip() for k in range(1, 4)]
 show(
     diagrams.packed_mask(
@@ -172,9 +171,7 @@ show(
 # %%
 prefix = packed.ids[0][packed.segment[0] == 0]
 with torch.no_grad():
-    together = vlm(None, packed.ids, None, packed.visible, position_ids=packed.positions, image_features=features[:1])[
-        0
-    ]
+    together = vlm(None, packed.ids, segments=packed.segment, image_features=features[:1])[0]
     gaps = []
     for k in (1, 2, 3):
         question = packed.segment[0] == k
@@ -210,10 +207,7 @@ def batches(how, rows):
 def loss_of(model):
     def loss(given):
         packed, images = given
-        out = model(
-            None, packed.ids, packed.labels, packed.visible,
-            position_ids=packed.positions, image_features=images, loss_only=True,
-        )  # fmt: skip
+        out = model(None, packed.ids, packed.labels, segments=packed.segment, image_features=images, loss_only=True)
         return out.loss
 
     return loss

@@ -68,17 +68,17 @@ def test_packing_gives_the_loss_of_the_questions_one_by_one(data, words, vlm):
     batch = C.pack(data, np.array([4]), packing, np.random.default_rng(3))
     images = torch.randn(1, 64, vlm.config.feature_dim)
 
-    def losses(ids, labels, visible, positions):
-        logits = vlm(None, ids, None, visible, position_ids=positions, image_features=images)
+    def losses(ids, labels, segments):
+        logits = vlm(None, ids, segments=segments, image_features=images)
         learn = labels[:, 1:] != IGNORE
         return torch.nn.functional.cross_entropy(logits[:, :-1][learn], labels[:, 1:][learn], reduction="sum")
 
     with torch.no_grad():
-        together = losses(batch.ids, batch.labels, batch.visible, batch.positions)
+        together = losses(batch.ids, batch.labels, batch.segment)
         alone = torch.tensor(0.0)
         for k in range(1, int(batch.segment.max()) + 1):
             keep = (batch.segment[0] == 0) | (batch.segment[0] == k)
-            alone += losses(batch.ids[:, keep], batch.labels[:, keep], None, None)
+            alone += losses(batch.ids[:, keep], batch.labels[:, keep], None)
     assert torch.allclose(together, alone, rtol=1e-5)
 
 

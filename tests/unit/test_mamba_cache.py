@@ -78,7 +78,7 @@ def test_segments_fork_from_the_prefix():
     loss = found[0][segments[0] > 0].square().sum()
     for a, b in zip(torch.autograd.grad(loss, list(mamba.parameters())), wanted, strict=True):
         assert torch.allclose(a, b, rtol=1e-8, atol=1e-10)
-    with pytest.raises(BadInput, match="segments come without"):
+    with pytest.raises(BadInput, match="segments say who sees whom"):
         mamba.hidden(IDS, segments=segments, cache=mamba.new_cache())
 
 

@@ -133,16 +133,14 @@ def test_packed_questions_share_an_image(vlm: VLM) -> None:
     pixels = vlm.preprocess(PICTURE)[None]
     head, first, second = [1, *[3] * N], [20, 21, 22], [30, 31]
     ids = torch.tensor([head + first + second])
-    start, middle, end = len(head), len(head) + len(first), ids.shape[1]
-    sees = torch.ones(1, end, end, dtype=torch.bool)
-    sees[:, middle:, start:middle] = False
-    positions = torch.tensor([[*range(middle), *range(start, start + len(second))]])
-    packed = vlm(pixels, ids, attention_mask=sees, position_ids=positions)
+    start = len(head)
+    segments = torch.tensor([[0] * start + [1] * len(first) + [2] * len(second)])
+    packed = vlm(pixels, ids, segments=segments)
     alone = [vlm(pixels, torch.tensor([head + part])) for part in (first, second)]
     expected = torch.cat([alone[0], alone[1][:, start:]], dim=1)
     assert (packed - expected).abs().max() <= 1e-5 * expected.abs().max()
-    with pytest.raises(BadInput, match="position_ids"):
-        vlm(pixels, torch.tensor([[1, 3, 20]]), position_ids=torch.tensor([[0, 1, 2]]))
+    with pytest.raises(BadInput, match="segments need rows that keep their length"):
+        vlm(pixels, torch.tensor([[1, 3, 20]]), segments=torch.tensor([[0, 0, 1]]))
 
 
 def test_truncates_in_training_and_refuses_elsewhere(vlm: VLM) -> None:

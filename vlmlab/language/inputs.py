@@ -1,7 +1,9 @@
 """What every language model does with its arguments: look up ids, check shapes, keep intermediates. Notebook 02."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vlmlab.errors import BadInput, UnknownName
@@ -19,11 +21,18 @@ def look_up(table: nn.Embedding, input_ids: Tensor) -> Tensor:
 
 
 def begin(
-    model: Any, input_ids: Tensor | None, inputs_embeds: Tensor | None, cache: Any, record: Record | None
+    model: Any,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    cache: Any,
+    record: Record | None,
+    segments: Tensor | None = None,
+    others: Sequence[Tensor | None] = (),
 ) -> Tensor:
     """The embeddings (B, L, D) that a model's `hidden` starts from, all of its arguments of that name checked.
 
-    Raises BadInput for shapes that do not fit or a cache of other rows, UnknownName for record's keys.
+    others: a mask, positions: what may not come with segments. Raises BadInput for shapes that do not fit, a cache of
+    other rows, or segments that are not one prefix, then continuations, then padding; UnknownName for record's keys.
     """
     x = inputs_embeds if input_ids is None else model.embed(input_ids)
     if x is None or (input_ids is not None and inputs_embeds is not None):
@@ -40,6 +49,14 @@ def begin(
         raise BadInput(
             f"the cache holds {cache.batch} rows and the input {x.shape[0]}; use cache.select or cache.repeat"
         )
+    if segments is not None:
+        if cache is not None or any(other is not None for other in others):
+            raise BadInput("segments say who sees whom: give no attention_mask, position_ids or cache with them")
+        if segments.shape != x.shape[:2]:
+            raise BadInput(f"segments is {tuple(segments.shape)}; expected {tuple(x.shape[:2])}")
+        order = torch.where(segments < 0, segments.shape[1], segments)  # padding last
+        if not segments.is_meta and bool((order[:, 1:] < order[:, :-1]).any()):
+            raise BadInput("segments must rise along a row: 0 the prefix, 1, 2, ... its continuations, -1 padding last")
     return x
 
 

@@ -15,7 +15,7 @@ from vlmlab.errors import BadInput
 from vlmlab.language.cache import KVCache
 from vlmlab.language.config import LlamaConfig
 from vlmlab.language.inputs import Record, begin, keep, look_up
-from vlmlab.language.masks import causal, see
+from vlmlab.language.masks import causal, forked, see
 
 
 def rope_table(length: int, width: int, theta: float, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -185,6 +185,7 @@ class Llama(nn.Module):
         position_ids: Tensor | None = None,
         cache: KVCache | None = None,
         record: Record | None = None,
+        segments: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the final norm.
 
@@ -194,13 +195,18 @@ class Llama(nn.Module):
         decoding steps need no mask. position_ids (B, L): by default the count of real tokens before each one (with
         a mask (B, L, T), which does not say what is padding: past, past + 1, ...).
         record: a dict whose keys are among `names()`; its values are set to those tensors, gradients attached.
+        segments: (B, L), 0 for a prefix at the row's beginning, k for the k-th of several continuations that each see
+        the prefix and not one another, -1 for padding at the end; without a mask, positions or cache.
         Raises BadInput for shapes that do not fit or more than max_positions, UnknownName for record's keys.
         """
-        x = begin(self, input_ids, inputs_embeds, cache, record)
+        x = begin(self, input_ids, inputs_embeds, cache, record, segments, (attention_mask, position_ids))
         keep(record, "embed", x)
         B, L, _ = x.shape
         past = 0 if cache is None else cache.length
-        visible, positions = see(attention_mask, B, L, past, cache, x.device)
+        if segments is None:
+            visible, positions = see(attention_mask, B, L, past, cache, x.device)
+        else:
+            visible, positions = forked(segments)
         if position_ids is not None and tuple(position_ids.shape) not in ((B, L), (1, L)):
             raise BadInput(f"position_ids is {tuple(position_ids.shape)}; expected {(B, L)}")
         cos, sin = self._angles(x, past, positions if position_ids is None else position_ids, position_ids is not None)
@@ -212,27 +218,9 @@ class Llama(nn.Module):
         keep(record, "norm", x)
         return x
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        *,
-        inputs_embeds: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        cache: KVCache | None = None,
-        record: Record | None = None,
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor | None = None, **options: Any) -> Tensor:
         """Logits (B, L, V); arguments as in `hidden`."""
-        return self.head(
-            self.hidden(
-                input_ids,
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                cache=cache,
-                record=record,
-            )
-        )
+        return self.head(self.hidden(input_ids, **options))
 
     def _angles(self, x: Tensor, past: int, positions: Tensor | None, given: bool) -> tuple[Tensor, Tensor]:
         """Cosines and sines for positions (B, L), or for past .. past + L when positions is None."""

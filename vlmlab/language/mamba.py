@@ -237,15 +237,15 @@ class Mamba(nn.Module):
         token (upstream lets it). position_ids are accepted and unused: a recurrence has no positions.
         cache: continues from it and leaves the new state in it; with gradients on, they flow into the past.
         segments: (B, L), 0 for a prefix at the row's beginning, k for the k-th of several continuations that each see
-        the prefix and not one another, -1 for padding at the end; without a mask, cache or record. The prefix is read
-        once, and every continuation goes on from the state that it left.
+        the prefix and not one another, -1 for padding at the end; without mask, positions, cache, record. The prefix
+        is read once, and every continuation goes on from the state that it left.
         record: a dict whose keys are among `names()`; its values are set to those tensors, gradients attached.
         Raises BadInput for shapes that do not fit, UnknownName for record's keys.
         """
-        x = begin(self, input_ids, inputs_embeds, cache, record)
+        x = begin(self, input_ids, inputs_embeds, cache, record, segments, (attention_mask, position_ids))
         if segments is not None:
-            if attention_mask is not None or cache is not None or record:
-                raise BadInput("segments come without attention_mask, cache and record")
+            if record:
+                raise BadInput("record does not go with segments: ask for the intermediates of one row")
             return self._forked(x, segments)
         x, real, back = _tokens_first(x, attention_mask)
         keep(record, "embed", x)

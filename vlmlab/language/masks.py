@@ -1,4 +1,4 @@
-"""Who sees whom: causality, padding and packed questions as one boolean mask. Notebook 02."""
+"""Who sees whom: causality, padding and packed questions as one boolean mask. Notebooks 02 and 04."""
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,22 @@ def see(
     if L == 1:
         return mask[:, None, None], positions
     return _never_blind(mask[:, None] & causal(L, T, device), L, T)[:, None], positions
+
+
+def forked(segments: Tensor) -> tuple[Tensor, Tensor]:
+    """Who sees whom, boolean (B, 1, L, L), and positions (B, L), in rows of one prefix and several continuations.
+
+    segments (B, L): 0 the prefix, k the k-th continuation, -1 padding at the end. A token sees the prefix and its own
+    continuation, up to itself; each continuation counts on from the prefix.
+    """
+    B, L = segments.shape
+    query, key = segments[:, :, None], segments[:, None, :]
+    visible = ((query == key) | (key == 0)) & (key >= 0) & causal(L, L, segments.device)
+    place = torch.arange(L, device=segments.device).expand(B, L)
+    begins = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
+    start = torch.where(begins, place, 0).cummax(1).values  # where each token's segment begins
+    prefix = (segments == 0).sum(1, keepdim=True)
+    return _never_blind(visible, L, L)[:, None], place - start + torch.where(segments > 0, prefix, 0)
 
 
 def _never_blind(visible: Tensor, L: int, T: int) -> Tensor:

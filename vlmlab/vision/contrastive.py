@@ -1,9 +1,10 @@
-"""Contrastive pretraining of an image encoder on pictures and their captions. Notebook 01.
+"""Contrastive pretraining of an image encoder on pictures and their captions. Notebooks 01 and 08.
 
-Two losses. CLIP's compares whole pictures with captions (Radford et al. 2021, figure 3). The word loss compares each
-patch with the words for what it shows and where it is, as GLIP aligns regions with words (Li et al. 2022, arXiv
-2112.03857, section 3.1): without it a tiny encoder names what is in a picture long before it knows where, and LLaVA
-reads patches.
+Two losses. The first compares whole pictures with captions: CLIP's makes each picture choose among the captions of
+the batch (Radford et al. 2021, figure 3), SigLIP's asks of every pair whether it belongs together (Zhai et al. 2023,
+algorithm 1). The word loss compares each patch with the words for what it shows and where it is, as GLIP aligns
+regions with words (Li et al. 2022, arXiv 2112.03857, section 3.1): without it a tiny encoder names what is in a
+picture long before it knows where, and LLaVA reads patches.
 """
 
 import math
@@ -15,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlmlab.errors import UnknownName
 from vlmlab.vision.vit import ViT
 
 MAX_SCALE = 100.0  # CLIP's bound on exp(logit_scale)
+OBJECTIVES = ("clip", "siglip")
 
 
 class TextTower(nn.Module):
@@ -57,16 +60,21 @@ class ContrastiveBatch(NamedTuple):
 class ContrastiveModel(nn.Module):
     """An encoder, a text tower and the projections that only pretraining needs.
 
-    layer: the hidden state whose patches meet the words; -2, the one that LLaVA reads.
+    layer: the hidden state whose patches meet the words; -2, the one that LLaVA reads. objective: one of `OBJECTIVES`.
+    Raises UnknownName for another.
     """
 
-    def __init__(self, vision: ViT, text: TextTower, dim: int = 128, layer: int = -2):
+    def __init__(self, vision: ViT, text: TextTower, dim: int = 128, layer: int = -2, objective: str = "clip"):
         super().__init__()
-        self.vision, self.text, self.layer = vision, text, layer
+        if objective not in OBJECTIVES:
+            raise UnknownName("objective", objective, OBJECTIVES)
+        self.vision, self.text, self.layer, self.objective = vision, text, layer, objective
         self.image_projection = nn.Linear(vision.dim, dim, bias=False)
         self.patch_norm = nn.LayerNorm(vision.dim)
         self.patch_projection = nn.Linear(vision.dim, dim, bias=False)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        sigmoid = objective == "siglip"
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(10 if sigmoid else 1 / 0.07)))
+        self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None  # nearly all pairs do not fit
         self.word_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def image_embeddings(self, pixels: Tensor) -> Tensor:
@@ -82,19 +90,18 @@ class ContrastiveModel(nn.Module):
         return F.normalize(self.patch_projection(self.patch_norm(patches)), dim=-1)
 
     def forward(self, batch: ContrastiveBatch, word_weight: float = 3.0) -> tuple[Tensor, dict[str, float]]:
-        """CLIP's loss plus `word_weight` times the word loss; metrics: both, and what share of pictures finds its own
-        caption first ("retrieval") and of patches the right word of each slot ("slot 0", ...)."""
+        """The objective's loss plus `word_weight` times the word loss; metrics: both, and what share of pictures finds
+        its own caption first ("retrieval") and of patches the right word of each slot ("slot 0", ...)."""
         states = self.vision.hidden_states(batch.pixels)
-        pooled = self.vision.norm(states[-1][:, 0])
-        images = F.normalize(self.image_projection(pooled), dim=-1)
+        images = F.normalize(self.image_projection(self.vision.pool_tokens(states[-1])), dim=-1)
         logits = images @ self.text_embeddings(batch.captions).T * self.logit_scale.exp().clamp(max=MAX_SCALE)
-        clip = clip_loss(logits)
+        pairs = clip_loss(logits) if self.logit_bias is None else siglip_loss(logits + self.logit_bias)
         right = (logits.argmax(-1) == torch.arange(len(logits), device=logits.device)).float().mean()
         patches = self.patch_embeddings(states[self.layer][:, self.vision.prefix_tokens :])  # (B, P, D)
         scores = patches @ self.text_embeddings(batch.words).T * self.word_scale.exp().clamp(max=MAX_SCALE)
         words, shares = word_loss(scores, batch.targets, batch.slots)
-        metrics = {"clip": float(clip.detach()), "retrieval": float(right), "words": float(words.detach())}
-        return clip + word_weight * words, metrics | {f"slot {i}": share for i, share in enumerate(shares)}
+        metrics = {self.objective: float(pairs.detach()), "retrieval": float(right), "words": float(words.detach())}
+        return pairs + word_weight * words, metrics | {f"slot {i}": share for i, share in enumerate(shares)}
 
 
 def word_loss(scores: Tensor, targets: Tensor, slots: Sequence[int]) -> tuple[Tensor, list[float]]:
@@ -119,6 +126,15 @@ def clip_loss(logits: Tensor) -> Tensor:
     """
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def siglip_loss(logits: Tensor) -> Tensor:
+    """SigLIP's sigmoid loss: each of the B * B pairs is judged by itself, summed and divided by B.
+
+    logits (B, B): similarity times scale plus bias. Source: Zhai et al. 2023 (arXiv 2303.15343), algorithm 1.
+    """
+    fits = 2 * torch.eye(len(logits), device=logits.device) - 1  # 1 on the diagonal, -1 elsewhere
+    return -F.logsigmoid(fits * logits.float()).sum() / len(logits)
 
 
 def pad_ids(rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:

@@ -147,14 +147,14 @@ class ViT(nn.Module):
 
         x = self._stream(pixel_values, self.config.layers, tap)
         if any(name.startswith("pool") for name in wanted):
-            self._pool(x, tap)
+            self.pool_tokens(x, tap)
         elif "norm" in wanted:
             tap("norm", self.norm(x))
         return {name: found[name] for name in wanted}
 
     def pooled(self, pixel_values: Tensor, tap: Tap | None = None) -> Tensor:
         """One vector an image (B, D), transformers' pooler_output: see the table at the top of this module."""
-        return self._pool(self._stream(pixel_values, self.config.layers, tap), tap)
+        return self.pool_tokens(self._stream(pixel_values, self.config.layers, tap), tap)
 
     @classmethod
     def from_transformers(cls, model: nn.Module) -> "ViT":
@@ -171,8 +171,8 @@ class ViT(nn.Module):
         vit.load_state_dict(state_from_transformers(part.state_dict()), assign=True)
         return vit.train(part.training)
 
-    def _pool(self, x: Tensor, tap: Tap | None) -> Tensor:
-        """Last block's output (B, T, D) to the pooled vector (B, D)."""
+    def pool_tokens(self, x: Tensor, tap: Tap | None = None) -> Tensor:
+        """The pooled vectors (B, D) of the last block's output x (B, T, D), as `hidden_states` gives it."""
         if self.config.style == "siglip":
             if self.pool is None:
                 raise BadInput("pooled: this SigLIP encoder has no pooling head; take features(x, -1).mean(1) instead")

@@ -1,7 +1,8 @@
 """What a scene gives to learn from: descriptions and questions as turns of a conversation. Notebooks 03 and 04.
 
 Each item is one human turn and one answer. Questions are answered by a sentence whose last word is the verdict, or,
-after LLaVA-1.5's format prompt, by that word alone.
+after LLaVA-1.5's format prompt, by that word alone. Worksheets ask the same simple thing about everything in the
+picture, so that nearly every word of the answer has to be seen.
 """
 
 from contextlib import suppress
@@ -10,18 +11,28 @@ from typing import NamedTuple
 import numpy as np
 
 from vlmlab.scenes import Scene
-from vlmlab.scenes.captions import DIRECTIONS, caption, listed, listing, name, order, sentences
-from vlmlab.scenes.kinds import COLOURS, MATERIALS, SIZES
+from vlmlab.scenes.captions import DIRECTIONS, article, caption, listed, listing, name, order, sentences
+from vlmlab.scenes.kinds import COLOURS, MATERIALS, SIZES, held_out
 from vlmlab.scenes.kinds import KINDS as OBJECTS
 from vlmlab.scenes.programs import Ambiguous, facing
 from vlmlab.scenes.questions import TYPES, Question
+from vlmlab.scenes.relations import holds
 
 SHORT = "Answer the question using a single word or phrase."
 DESCRIBE = "Describe the picture."
 DETAIL = "Describe the picture in detail."
 BRIEF = "Provide a one-sentence caption for the provided image."
 ORDER = "List the objects from front to back."
-KINDS = ("dense", "directions", "full", "short caption", "order", *TYPES, *(f"{name} (word)" for name in TYPES))
+WORKSHEETS = {
+    "looks": "What does each object look like?",
+    "pairs": "How do the objects lie to one another?",
+    "checklist": "Which of these can you see: {}?",
+}
+KINDS = (
+    *("dense", "directions", "full", "short caption", "order", *WORKSHEETS),
+    *TYPES,
+    *(f"{name} (word)" for name in TYPES),
+)
 COLUMNS, ROWS = "ABCDEFGH", "12345678"
 SLOTS: dict[str, tuple[str, ...]] = {
     "size": tuple(SIZES),
@@ -60,6 +71,56 @@ def descriptions(scene: Scene) -> list[Item]:
 def statements(scene: Scene) -> list[Item]:
     """One item for each fact about supports, facing and distances."""
     return [Item("full", "Tell me one thing about the picture.", text) for text in sentences(scene)]
+
+
+def worksheets(scene: Scene, pairs: int = 4, entries: int = 6) -> list[Item]:
+    """Every object's looks, the sides and depths of up to `pairs` pairs, and a checklist of `entries` things.
+
+    Their order is drawn from the scene's seed. Pairs that are ambiguous in a direction are not told in it; no entry of
+    the checklist that is absent is a combination of colour and kind that training holds out.
+    """
+    rng = np.random.default_rng([12, scene.seed or 0])
+    things = [int(i) for i in rng.permutation(len(scene.objects))]
+    looks = [_looks(scene, i) for i in things]
+    couples = [(a, b) for a in things for b in things if a != b]
+    told = [text for i in rng.permutation(len(couples)) if (text := _sides(scene, *couples[i]))]
+    asked = [_entry(scene, rng, bool(rng.random() < 0.5)) for _ in range(entries)]
+    marks = [f"{noun}, {'yes' if there else 'no'}" for noun, there in dict(asked).items()]
+    return [
+        *([Item("looks", WORKSHEETS["looks"], " ".join(looks))] if looks else []),
+        *([Item("pairs", WORKSHEETS["pairs"], " ".join(told[:pairs]))] if told else []),
+        Item("checklist", WORKSHEETS["checklist"].format(", ".join(dict(asked))), "; ".join(marks) + "."),
+    ]
+
+
+def _looks(scene: Scene, index: int) -> str:
+    item = scene.objects[index]
+    text = f"The {name(scene, index)} is {item.size}, {item.material} and {item.colour}"
+    with suppress(Ambiguous):
+        text += f" and faces {facing(scene, index)}"
+    return text + "."
+
+
+def _sides(scene: Scene, a: int, b: int) -> str:
+    """Where a lies from b, both named before anything has to be said of them; "" where all is ambiguous."""
+    first, second = name(scene, a), name(scene, b)
+    true = [relation for relation in ("left of", "right of", "in front of", "behind") if holds(scene, relation, a, b)]
+    facts = " and ".join(f"{relation} {'it' if i else 'the ' + second}" for i, relation in enumerate(true))
+    return f"The {first} and the {second}: the {first} is {facts}." if facts else ""
+
+
+def _entry(scene: Scene, rng: np.random.Generator, there: bool) -> tuple[str, bool]:
+    """A thing for the checklist, and whether it is in the picture; what is absent often differs in one word."""
+    objects = scene.objects
+    colour, kind = str(rng.choice(list(COLOURS))), str(rng.choice(list(OBJECTS)))
+    if objects:
+        item = objects[int(rng.integers(len(objects)))]
+        change = "" if there else str(rng.choice(["colour", "kind", "both"]))
+        colour = colour if change in ("colour", "both") else item.colour
+        kind = kind if change in ("kind", "both") else item.kind
+    whole = rng.random() < 0.7 and not held_out(colour, kind)
+    found = any(o.kind == kind and (o.colour == colour or not whole) for o in objects)
+    return article(f"{colour} {kind}" if whole else kind), found
 
 
 def as_item(question: Question, short: bool) -> Item:

@@ -19,17 +19,28 @@ from torch import Tensor
 
 from vlmlab.errors import BadInput
 from vlmlab.files import atomic_path, read_json, sha256, write_json
+from vlmlab.language.masks import forked
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes import Scene, sample
 from vlmlab.scenes.dataset import SceneDataset
 from vlmlab.scenes.questions import Balance
-from vlmlab.vlm.conversations import KINDS, SLOTS, WORDS, Item, as_item, descriptions, statements, word_map
+from vlmlab.vlm.conversations import (
+    KINDS,
+    SLOTS,
+    WORDS,
+    Item,
+    as_item,
+    descriptions,
+    statements,
+    word_map,
+    worksheets,
+)
 from vlmlab.vlm.splice import IGNORE
 from vlmlab.vlm.templates import Template
 
 
 class Packed(NamedTuple):
-    """One batch: ids, labels, positions (B, L).
+    """One batch: ids and labels (B, L).
 
     segment (B, L): 0 the prefix, k the k-th question, -1 padding. kinds (B, L): index into KINDS at labelled tokens.
     rows (B,): which scenes. words (B, P, S): ids of a word map's cells, -1 where a slot has none; or None.
@@ -37,7 +48,6 @@ class Packed(NamedTuple):
 
     ids: Tensor
     labels: Tensor
-    positions: Tensor
     segment: Tensor
     kinds: Tensor
     rows: Tensor
@@ -49,9 +59,8 @@ class Packed(NamedTuple):
 
     @property
     def visible(self) -> Tensor:
-        """(B, L, L) True where a token may look: at the prefix and at its own question."""
-        query, key = self.segment[:, :, None], self.segment[:, None, :]
-        return ((query == key) | (key == 0)) & (key >= 0)
+        """(B, L, L) True where a token may look: at the prefix and at its own question, up to itself."""
+        return forked(self.segment)[0][:, 0]
 
 
 @dataclass(frozen=True)
@@ -93,10 +102,11 @@ class Corpus:
 
 
 def items_of(scene: Scene, questions: int, balance: Balance, shorts: float = 0.35) -> list[Item]:
-    """Descriptions, statements and balanced questions of a scene; a share `shorts` of these is asked for a word."""
+    """Descriptions, statements, worksheets and balanced questions of a scene; a share `shorts` of the
+    questions is asked for a word."""
     rng = np.random.default_rng([11, scene.seed or 0])
-    asked = [q for q in scene.questions(count=questions) if balance.keep(q)]
-    return [*descriptions(scene), *statements(scene), *(as_item(q, bool(rng.random() < shorts)) for q in asked)]
+    asked = [as_item(q, bool(rng.random() < shorts)) for q in scene.questions(count=questions) if balance.keep(q)]
+    return [*descriptions(scene), *statements(scene), *worksheets(scene), *asked]
 
 
 def encode_item(item: Item, tokenizer: Tokenizer, template: Template) -> tuple[list[int], int]:
@@ -228,7 +238,7 @@ def pack(corpus: Corpus, rows: np.ndarray, how: Packing, rng: np.random.Generato
         weight[KINDS.index(name)] = value
     built = [_row(corpus, int(row), how, weight, rng) for row in rows]
     length = max(len(row[0]) for row in built)
-    fills = (how.pad_id, IGNORE, 0, -1, -1)
+    fills = (how.pad_id, IGNORE, -1, -1)
     stacked = [np.full((len(built), length), fill, np.int64) for fill in fills]
     for i, row in enumerate(built):
         for array, values in zip(stacked, row, strict=True):
@@ -239,8 +249,8 @@ def pack(corpus: Corpus, rows: np.ndarray, how: Packing, rng: np.random.Generato
         if how.patches < cells.shape[1]:
             cells = thin(cells, how.patches, rng)
         words = torch.from_numpy(np.where(cells < 0, -1, corpus.vocabulary[cells]))
-    ids, labels, positions, segment, kinds = (torch.from_numpy(array) for array in stacked)
-    return Packed(ids, labels, positions, segment, kinds, torch.from_numpy(np.asarray(rows, np.int64)), words)
+    ids, labels, segment, kinds = (torch.from_numpy(array) for array in stacked)
+    return Packed(ids, labels, segment, kinds, torch.from_numpy(np.asarray(rows, np.int64)), words)
 
 
 _LOOKS = list(SLOTS).index("column")  # the slots before say what is there, those from here on where
@@ -286,9 +296,8 @@ def _row(
     ids = np.concatenate([prefix, *parts]).astype(np.int64)
     segment = np.repeat(np.arange(len(sizes)), sizes)
     starts = np.cumsum(sizes) - sizes
-    positions = np.arange(len(ids)) - starts[segment] + np.where(segment > 0, len(prefix), 0)
     from_end = (starts + sizes)[segment] - np.arange(len(ids))  # 1 at a question's last id
     answer = np.concatenate([[0], corpus.answers[chosen]])[segment]
     labelled = from_end <= answer
     kinds = np.concatenate([[0], corpus.kinds[chosen]])[segment]
-    return ids, np.where(labelled, ids, IGNORE), positions, segment, np.where(labelled, kinds, -1)
+    return ids, np.where(labelled, ids, IGNORE), segment, np.where(labelled, kinds, -1)

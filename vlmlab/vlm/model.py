@@ -211,7 +211,7 @@ class VLM(nn.Module):
         labels: Tensor | None = None,
         attention_mask: Tensor | None = None,
         *,
-        position_ids: Tensor | None = None,
+        segments: Tensor | None = None,
         image_features: Tensor | None = None,
         loss_only: bool = False,
     ) -> Tensor | LlavaOutput:
@@ -222,9 +222,10 @@ class VLM(nn.Module):
             input_ids: (B, L0) long. A run of placeholder ids, one or N of them, stands for one image; rows may have
                 any number of images, also none.
             labels: (B, L0) long, -100 where there is no loss.
-            attention_mask: (B, L0) of 1 and 0, padding left or right; or (B, L0, L0) boolean, who sees whom, combined
-                with causality (rows with N placeholders an image only).
-            position_ids: (B, L0), for rows with N placeholders an image only. Default: counted over real tokens.
+            attention_mask: (B, L0) of 1 and 0, padding left or right; for a transformer also (B, L0, L0) boolean, who
+                sees whom, combined with causality (rows with N placeholders an image only).
+            segments: (B, L0), several questions behind one image: 0 the prefix, k the k-th question, which sees the
+                prefix and itself, -1 padding at the end; no mask then (rows with N placeholders an image only).
             image_features: H_v (images, N, D_v), computed before by `vision_features`, instead of pixel_values.
             loss_only: compute logits only where there is a label and return logits=None; saves time in training.
 
@@ -236,12 +237,12 @@ class VLM(nn.Module):
                 `embed_inputs`), or no label carries loss.
         """
         spliced = self.embed_inputs(pixel_values, input_ids, labels, attention_mask, image_features=image_features)
-        if position_ids is not None and position_ids.shape != spliced.ids.shape:
-            raise BadInput("position_ids need rows that keep their length: write N placeholder ids per image")
+        if segments is not None and segments.shape != spliced.ids.shape:
+            raise BadInput("segments need rows that keep their length: write N placeholder ids per image")
         hidden = self.language.hidden(
             inputs_embeds=spliced.inputs_embeds,
             attention_mask=spliced.attention_mask,
-            position_ids=None if position_ids is None else position_ids.to(self.device),
+            segments=None if segments is None else segments.to(self.device),
         )  # (B, L, D)
         if spliced.labels is None:
             if loss_only:

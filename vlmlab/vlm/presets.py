@@ -186,6 +186,26 @@ def _cobra(name: str, projector: str) -> VLMConfig:
     )
 
 
+def _cobra_tiny(name: str, projector: str, pooled: int | None = None) -> VLMConfig:
+    """Cobra at the size of llava-tiny: two encoders of about half its encoder's size, a Mamba like its Llama."""
+    shape: dict[str, Any] = {"image_size": 96, "patch_size": 12, "dim": 128, "layers": 7, "heads": 4, "hidden": 512}
+    return VLMConfig(
+        name=name,
+        image_size=96,
+        vision=FusedConfig(ViTConfig("dinov2", registers=4, **shape), ViTConfig("siglip", pool_head=False, **shape)),
+        projector=projector,
+        language=MambaConfig(vocab_size=1024, dim=192, layers=12),
+        template="cobra",
+        image_id=3,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        pad="resize",
+        max_length=512,
+        tokenizer="tokenizer.json",
+        pooled=pooled,
+    )
+
+
 PRESETS: dict[str, VLMConfig] = {
     config.name: config
     for config in (
@@ -205,6 +225,8 @@ PRESETS: dict[str, VLMConfig] = {
         ),
         _llava_1_5("llava-1.5-7b", dim=4096, layers=32, heads=32, hidden=11008),
         _llava_1_5("llava-1.5-13b", dim=5120, layers=40, heads=40, hidden=13824),
+        _cobra_tiny("cobra-tiny", "fused-gelu-mlp"),
+        _cobra_tiny("cobra-tiny-ldp", "fused-ldpnet", pooled=4),
         _cobra("cobra-3b", "fused-gelu-mlp"),
         _cobra("cobra-3b-ldp", "fused-ldpnet"),
     )

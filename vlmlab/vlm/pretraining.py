@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmlab.language.llama import Llama
+from vlmlab.language import Llama, Mamba
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes import Scene
 from vlmlab.scenes.captions import caption, sentences
@@ -61,21 +61,21 @@ def _caption(scene: Scene, rng: np.random.Generator) -> str:
     return " ".join([caption(scene, "short"), *few])
 
 
-def language_hidden(llama: Llama, batch: Packed, image_id: int) -> Tensor:
+def language_hidden(language: Llama | Mamba, batch: Packed, image_id: int) -> Tensor:
     """Hidden states (B, L, D) of a packed batch of text, or of word maps, whose cells are sums of word embeddings."""
-    embeds = llama.embed(batch.ids)
+    embeds = language.embed(batch.ids)
     if batch.words is not None:
         known = (batch.words >= 0)[..., None]
-        cells = (llama.embed(batch.words.clamp(min=0)) * known).sum(2)  # (B, P, D)
+        cells = (language.embed(batch.words.clamp(min=0)) * known).sum(2)  # (B, P, D)
         embeds = embeds.masked_scatter((batch.ids == image_id)[..., None], cells)
-    return llama.hidden(inputs_embeds=embeds, attention_mask=batch.visible, position_ids=batch.positions)
+    return language.hidden(inputs_embeds=embeds, segments=batch.segment)
 
 
-def language_loss(llama: Llama, batch: Packed, image_id: int) -> tuple[Tensor, dict[str, float]]:
+def language_loss(language: Llama | Mamba, batch: Packed, image_id: int) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of a packed batch's answers, and the share of answer tokens predicted."""
-    hidden = language_hidden(llama, batch, image_id)
+    hidden = language_hidden(language, batch, image_id)
     learn = batch.labels[:, 1:] != IGNORE
-    logits = llama.head(hidden[:, :-1][learn])
+    logits = language.head(hidden[:, :-1][learn])
     targets = batch.labels[:, 1:][learn]
     return F.cross_entropy(logits.float(), targets), {"tokens": float((logits.argmax(-1) == targets).float().mean())}
 

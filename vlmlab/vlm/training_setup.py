@@ -85,7 +85,7 @@ def build_optimizer(
     for name, parameter in trainable.items():
         prefix = max((p for p in chosen if not p or name == p or name.startswith(f"{p}.")), key=len)
         muon = config.optimizer == "muon" and parameter.ndim == 2 and name.endswith("weight") and "embed" not in name
-        decays = parameter.ndim >= 2  # vectors and scalars do not
+        decays = parameter.ndim >= 2 and name.endswith("weight")  # not vectors, positions, or Mamba's A_log
         members.setdefault((prefix, decays, muon), []).append(parameter)
     for prefix in chosen:
         if prefix and not any(key[0] == prefix for key in members):

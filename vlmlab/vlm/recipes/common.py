@@ -1,0 +1,143 @@
+"""What recipes share: rendered scenes, encoded conversations, cached features, finished weights. Notebook 04."""
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256 as digest_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmlab import runtime
+from vlmlab.files import read_tensors, sha256, write_tensors
+from vlmlab.language.tokenizer import Tokenizer
+from vlmlab.scenes.dataset import SceneDataset
+from vlmlab.scenes.dataset import build as build_scenes
+from vlmlab.vlm import pretraining
+from vlmlab.vlm.corpus import Corpus, Packed, Packing, build_cached
+from vlmlab.vlm.model import VLM
+from vlmlab.vlm.presets import VLMConfig
+from vlmlab.vlm.recipes.table import Recipe
+from vlmlab.vlm.templates import get_template
+from vlmlab.vlm.trainer import TrainResult, train
+
+# Where in a VLM the weights of a recipe go: (prefix in the recipe's file, prefix in the VLM).
+PLACES = {
+    "clip-tiny": ("vision.", "vision."),
+    "siglip-tiny": ("vision.", "vision.siglip."),
+    "dinov2-tiny": ("vision.", "vision.dinov2."),
+    "language-tiny": ("", "language."),
+    "language-mamba-tiny": ("", "language."),
+}
+ENCODERS = tuple(name for name, (_, place) in PLACES.items() if place.startswith("vision."))
+
+
+def finished(name: str) -> Path:
+    """The file that a finished recipe leaves."""
+    return runtime.work_dir() / name / ("tokenizer.json" if name == "tokenizer" else "weights.safetensors")
+
+
+def tokenizer() -> Tokenizer:
+    """The tokenizer that the recipes use."""
+    return Tokenizer.load(finished("tokenizer"))
+
+
+def scenes(count: int, split: str = "train") -> SceneDataset:
+    """The rendered scenes of a split, built once."""
+    return build_scenes(runtime.work_dir() / "cache" / f"scenes-{split}-{count}", count, split=split)
+
+
+def corpus(count: int, split: str = "train", template: str = "v1") -> Corpus:
+    """The conversations of a split's rendered scenes, encoded as a template writes them, built once."""
+    folder = runtime.work_dir() / "cache" / f"corpus-{template}-{split}-{count}"
+    return build_cached(
+        folder, scenes(count, split), finished("tokenizer"), get_template(template, ""), workers=runtime.cores()
+    )
+
+
+def packing(config: VLMConfig, recipe: Recipe, prefix: str = "image") -> Packing:
+    """How a recipe's rows are packed."""
+    words = tokenizer()
+    asked = get_template(config.template, "").encode_prompt("?", words)
+    opening = asked[: asked.index(words.id("<image>"))]
+    if prefix == "text" and opening:
+        opening = opening[:-1]  # the space before the image; words bring their own
+    return Packing(
+        tuple(opening),
+        config.image_id,
+        words.id("<pad>"),
+        config.image_tokens if prefix == "image" else config.vision.grid**2,
+        recipe.per_scene,
+        prefix=prefix,
+        weights=recipe.weights,
+        blind=recipe.blind,
+    )
+
+
+def draw(recipe: Recipe, step: int, count: int) -> tuple[np.ndarray, np.random.Generator]:
+    """The rows of a step and the generator for the rest of its choices, from the recipe's seed and the step alone."""
+    rng = np.random.default_rng([recipe.train.seed, step])
+    return np.sort(rng.choice(count, min(recipe.batch, count), replace=False)), rng
+
+
+def features(vlm: VLM, pictures: SceneDataset, encoders: Sequence[Path]) -> np.ndarray:
+    """H_v of all pictures, float16 (N, P, D_v) on disk, computed once: the encoder is frozen.
+
+    encoders: the files its weights come from; other weights make another cache.
+    """
+    mark = (
+        sha256(encoders[0]) if len(encoders) == 1 else digest_of(" ".join(map(sha256, encoders)).encode()).hexdigest()
+    )
+    path = runtime.work_dir() / "cache" / f"features-{mark[:12]}-{pictures.folder.name}.npy"
+    if not path.exists():
+        shape = (len(pictures), vlm.config.feature_tokens, vlm.config.feature_dim)
+        temporary = path.with_suffix(".partial.npy")
+        values = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+        with torch.inference_mode():
+            for start in range(0, len(pictures), 256):
+                pixels = vlm.preprocess.normalise(pictures.rgb[start : start + 256])
+                values[start : start + 256] = vlm.vision_features(pixels.to(vlm.device)).half().cpu().numpy()
+        values.flush()
+        temporary.rename(path)
+    return np.load(path, mmap_mode="r")
+
+
+def fill_from_runs(vlm: VLM, names: Sequence[str]) -> None:
+    """Put the weights that finished recipes left into a VLM, later ones over earlier ones."""
+    state = vlm.state_dict()
+    for name in names:
+        if name == "tokenizer":
+            continue
+        tensors, _ = read_tensors(finished(name))
+        inside, place = PLACES.get(name, ("", ""))
+        moved = {place + key.removeprefix(inside): value for key, value in tensors.items() if key.startswith(inside)}
+        state |= {key: value for key, value in moved.items() if key in state}
+    vlm.load_state_dict(state)
+
+
+def shares(logits: Tensor, batch: Packed) -> dict[str, float]:
+    """For each kind of question, how many of a batch's have every answer token predicted."""
+    return {
+        kind: round(float(right.float().mean()), 4) for kind, right in pretraining.answers_right(logits, batch).items()
+    }
+
+
+def trained(
+    recipe: Recipe,
+    model: torch.nn.Module,
+    batch: Callable[[int], Any],
+    loss: Callable[[Any], Any],
+    resume: bool,
+    evaluate: Callable[[int], Any],
+) -> TrainResult:
+    """Train in the recipe's folder and leave the trained weights (averaged, if the recipe says so) as `finished`."""
+    folder = runtime.work_dir() / recipe.name
+    result = train(
+        recipe.name, model, [{"params": prefix, "lr": rate} for prefix, rate in recipe.groups] or None, batch, loss,
+        recipe.train, folder / "run", resume, evaluate, recipe.evaluate_every,
+    )  # fmt: skip
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    averaged = result.ema or {}
+    write_tensors(finished(recipe.name), {name: averaged.get(name, p) for name, p in parameters.items()})
+    return result
