@@ -198,6 +198,29 @@ def test_packed_questions_see_only_their_own(pair):
         ours.hidden(prefix, cache=cache)
         cached = ours(row[:, 6:], attention_mask=sees[:, 6:], position_ids=positions[:, 6:], cache=cache)
         close(cached.reshape(3, 4, -1), apart)
+        close(ours(row, segments=owner[None] + 1)[:, 6:].reshape(3, 4, -1), apart)
+
+
+def test_segments_of_any_length_and_padding(pair):
+    _, ours = pair
+    ids = torch.randint(3, 97, (3, 12), generator=torch.Generator().manual_seed(5))
+    segments = torch.tensor([[0] * 4 + [1] * 3 + [2] * 1 + [3] * 4, [0] * 2 + [1] * 5 + [2] * 3 + [-1] * 2, [0] * 12])
+    with torch.no_grad():
+        found = ours(ids, segments=segments)
+        assert bool(found.isfinite().all())
+        for row in range(3):
+            start = int((segments[row] == 0).sum())
+            close(found[row, :start], ours(ids[row : row + 1, :start])[0])
+            for k in range(1, int(segments[row].max()) + 1):
+                mine = segments[row] == k
+                alone = ours(torch.cat([ids[row, :start], ids[row][mine]])[None])[0, start:]
+                close(found[row][mine], alone)
+    with pytest.raises(BadInput, match="who sees whom"):
+        ours(ids, segments=segments, attention_mask=torch.ones(3, 12))
+    with pytest.raises(BadInput, match="must rise"):
+        ours(ids, segments=segments.flip(1))
+    with pytest.raises(BadInput, match=r"segments is \(3, 11\)"):
+        ours(ids, segments=segments[:, 1:])
 
 
 def test_a_prefix_is_shared_by_repeat_and_select(pair):

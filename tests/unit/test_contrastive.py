@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from vlmlab.errors import UnknownName
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes import sample
-from vlmlab.vision.contrastive import ContrastiveModel, TextTower, clip_loss, word_loss
+from vlmlab.vision.contrastive import ContrastiveModel, TextTower, clip_loss, siglip_loss, word_loss
 from vlmlab.vision.vit import ViT
 from vlmlab.vlm.conversations import SLOTS, WORDS, word_map
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import get_preset
 from vlmlab.vlm.pretraining import FLOOR, SLOT_BOUNDS, contrastive_batch
+from vlmlab.vlm.recipes.encoders import encoder_config
 
 SCENES = [sample(seed) for seed in range(8)]
 RENDERS = [scene.render(96) for scene in SCENES]
@@ -98,3 +100,36 @@ def test_the_model_learns_a_batch_by_heart(words):
         optimizer.zero_grad()
     assert metrics["retrieval"] == 1.0
     assert metrics["words"] < 0.5 * first["words"]
+
+
+def test_siglip_loss_by_hand():
+    logits = torch.tensor([[2.0, -1.0], [0.5, 1.0]])
+    wrong = [
+        math.log(1 + math.exp(-2)),
+        math.log(1 + math.exp(-1)),
+        math.log(1 + math.exp(0.5)),
+        math.log(1 + math.exp(-1)),
+    ]
+    assert siglip_loss(logits).item() == pytest.approx(sum(wrong) / 2)
+
+
+def test_siglips_model_starts_from_its_papers_scale_and_bias_and_learns(words):
+    torch.manual_seed(0)
+    config = encoder_config(get_preset("cobra-tiny"), "siglip")
+    model = ContrastiveModel(ViT(config), TextTower(words.vocab_size, words.pad_id), objective="siglip")
+    assert model.logit_scale.exp().item() == pytest.approx(10)
+    assert model.logit_bias.item() == -10
+    batch = make(words)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    first = None
+    for _ in range(25):
+        loss, metrics = model(batch)
+        first = first or metrics
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+    assert metrics["siglip"] < first["siglip"]
+    assert metrics["words"] < 0.6 * first["words"]
+    with pytest.raises(UnknownName, match="objective"):
+        ContrastiveModel(ViT(config), TextTower(words.vocab_size, words.pad_id), objective="sigclip")

@@ -1,0 +1,65 @@
+"""Worksheets say what the scene's own relations and objects say."""
+
+import re
+
+import pytest
+
+from vlmlab.scenes import sample
+from vlmlab.scenes.captions import name
+from vlmlab.scenes.kinds import held_out
+from vlmlab.scenes.relations import holds
+from vlmlab.vlm.conversations import KINDS, WORKSHEETS, worksheets
+
+SCENES = [sample(seed) for seed in range(60)]
+
+
+@pytest.mark.parametrize("scene", SCENES[:30])
+def test_looks_name_every_object_once_with_its_own_attributes(scene):
+    text = next((item.answer for item in worksheets(scene) if item.kind == "looks"), "")
+    assert text.count(".") == len(scene.objects)
+    for index, item in enumerate(scene.objects):
+        assert text.count(f"The {name(scene, index)} is {item.size}, {item.material} and {item.colour}") == 1
+
+
+def test_every_side_of_a_pair_holds():
+    told = 0
+    for scene in SCENES:
+        names = {name(scene, i): i for i in range(len(scene.objects))}
+        text = next((item.answer for item in worksheets(scene) if item.kind == "pairs"), "")
+        for first, second, facts in re.findall(r"The ([\w ]+) and the ([\w ]+): the \1 is ([^.]+)\.", text):
+            relations = re.findall(r"left of|right of|in front of|behind", facts)
+            assert 1 <= len(relations) <= 2
+            for relation in relations:
+                assert holds(scene, relation, names[first], names[second])
+                told += 1
+        assert text.count(":") == text.count(".") <= 4
+    assert told > 150
+
+
+def test_a_checklist_is_right_and_balanced():
+    yes = no = 0
+    for scene in SCENES:
+        item = next(item for item in worksheets(scene) if item.kind == "checklist")
+        entries = re.findall(r"an? ([a-z ]+), (yes|no)", item.answer)
+        assert ", ".join(re.findall(r"(an? [a-z ]+), (?:yes|no)", item.answer)) in item.question
+        for noun, verdict in entries:
+            *colour, kind = noun.split()
+            there = any(o.kind == kind and (not colour or o.colour == colour[0]) for o in scene.objects)
+            assert verdict == ("yes" if there else "no")
+            if colour:
+                assert not held_out(colour[0], kind)
+            yes, no = yes + there, no + (not there)
+    assert 0.4 < yes / (yes + no) < 0.6
+
+
+def test_the_same_scene_gives_the_same_worksheets():
+    assert worksheets(SCENES[3]) == worksheets(SCENES[3])
+    assert set(WORKSHEETS) < set(KINDS)
+
+
+def test_an_empty_room_has_a_checklist_of_absent_things():
+    empty = sample(5, objects=0)
+    assert not empty.objects
+    (item,) = worksheets(empty)
+    assert item.kind == "checklist"
+    assert "yes" not in item.answer
