@@ -33,7 +33,8 @@ def save(
     """Write a VLM atomically.
 
     Args:
-        elsewhere: part -> (file beside this one, prefix of its keys there); such a part is not written.
+        elsewhere: part ("vision", "vision.siglip") -> (file beside this one, prefix of its keys there); such a part is
+            not written. The file may hold more than the part needs.
         dtype: of the stored floating-point weights (None: as they are).
         note: anything JSON-able to remember, a recipe say.
     """
@@ -41,7 +42,7 @@ def save(
     kept = {
         key: value.to(dtype) if dtype and value.is_floating_point() else value
         for key, value in vlm.state_dict().items()
-        if key.split(".", 1)[0] not in elsewhere
+        if not key.startswith(tuple(f"{part}." for part in elsewhere))
     }
     metadata = {
         "format": FORMAT,
@@ -71,10 +72,11 @@ def load(path: str | os.PathLike, tokenizer: Tokenizer | None = None, device: st
     if tokenizer is None and beside.is_file():
         tokenizer = Tokenizer.load(beside)
     vlm = VLM.from_preset(config, "meta", tokenizer)
+    wanted = vlm.state_dict()
     for part, (name, prefix) in elsewhere.items():
         others, _ = read_tensors(path.parent / name)
-        inner = {key.removeprefix(prefix): value for key, value in others.items() if key.startswith(prefix)}
-        tensors |= {f"{part}.{key}": value for key, value in inner.items()}
+        found = {f"{part}.{key.removeprefix(prefix)}": value for key, value in others.items() if key.startswith(prefix)}
+        tensors |= {key: value for key, value in found.items() if key in wanted}
     fill(vlm, tensors, path)
     from vlmlab import runtime
 

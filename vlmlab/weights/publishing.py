@@ -1,12 +1,13 @@
 """From finished training runs to shipped files: fp16 weights, training curves, and measured results in the manifest.
 
-`python -m vlmlab.weights.publishing` after `vlmlab train llava-tiny`. Notebook 04 reads what it writes.
+`python -m vlmlab.weights.publishing llava-tiny-stage1 llava-tiny` after `vlmlab train llava-tiny`; without names, all
+models. Notebooks 04 and 09 read what it writes.
 """
 
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from vlmlab import runtime
 from vlmlab.benchmarks import BENCHMARKS, evaluate
+from vlmlab.errors import UnknownName
 from vlmlab.files import read_json, read_tensors, write_json, write_tensors, write_text
 from vlmlab.vlm import recipes, saving
 from vlmlab.vlm.model import VLM
@@ -21,9 +23,16 @@ from vlmlab.vlm.presets import get_preset
 from vlmlab.vlm.training_log import read_metrics
 from vlmlab.weights.shipped import load, manifest, ship
 
-STAGES = ("clip-tiny", "language-tiny", "llava-tiny-stage1", "llava-tiny")
 VISION = ("clip-tiny.safetensors", "vision.")
 LANGUAGE = ("language-tiny.safetensors", "")
+FUSED = {f"vision.{name}": (f"{name}-tiny.safetensors", "vision.") for name in ("dinov2", "siglip")}
+MODELS: dict[str, dict[str, tuple[str, str]]] = {
+    "llava-tiny-stage1": {"vision": VISION, "language": LANGUAGE},
+    "llava-tiny": {"vision": VISION},
+    "cobra-tiny": FUSED,
+    "cobra-tiny-ldp": FUSED,
+}
+"""Shipped model -> which of its parts lie in files of their own; its recipe has its name."""
 
 
 def halves(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -31,45 +40,51 @@ def halves(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
 
 
-def publish(measure: bool = True, say: Callable[[str], object] = print) -> None:
+def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Callable[[str], object] = print) -> None:
     """Write data/checkpoints, data/training and data/manifest.json from the runs in work_dir().
 
-    measure: also evaluate the shipped files (a few minutes) and record the results.
-    Raises BadInput or BadCheckpoint when a run is missing or unfinished.
+    names: of the models to ship; the parts that they share come with them. measure: also evaluate them (a few minutes
+    each) and record the results. Raises UnknownName, BadInput or BadCheckpoint (a run is missing or unfinished).
     """
-    folder = runtime.data_dir() / "checkpoints"
-    config, words = get_preset("llava-tiny"), recipes.tokenizer()
+    for name in names:
+        if name not in MODELS:
+            raise UnknownName("model", name, MODELS)
+    folder, words = runtime.data_dir() / "checkpoints", recipes.tokenizer()
     words.save(folder / "tokenizer.json")
-    write_tensors(folder / VISION[0], halves(_run("clip-tiny")), {"vision": json.dumps(asdict(config.vision))})
-    write_tensors(
-        folder / LANGUAGE[0], halves(_run("language-tiny")), {"language": json.dumps(asdict(config.language))}
-    )
-    for name, elsewhere in (
-        ("llava-tiny-stage1", {"vision": VISION, "language": LANGUAGE}),
-        ("llava-tiny", {"vision": VISION}),
-    ):
-        vlm = VLM.from_preset(config, "cpu", words)
-        needs = recipes.RECIPES[name].needs
-        recipes.fill_from_runs(vlm, (*needs, name))
-        saving.save(vlm, folder / f"{name}.safetensors", elsewhere, torch.float16, {"recipe": name})
     ship({"recipe": asdict(recipes.RECIPES["tokenizer"])}, "checkpoints/tokenizer.json")
-    records = {name: _record(name) for name in STAGES}
-    for name, record in records.items():
+    listing: dict[str, list[str]] = {}
+    for name in names:
+        parts = sorted({file for file, _ in MODELS[name].values()})
+        for file in parts:
+            _part(file.removesuffix(".safetensors"), say)
         say(f"shipping {name}")
-        ship(record, f"checkpoints/{name}.safetensors")
-    listing = manifest()
-    shared = ["checkpoints/tokenizer.json", f"checkpoints/{VISION[0]}"]
-    listing["models"]["llava-tiny-stage1"] = {
-        "files": ["checkpoints/llava-tiny-stage1.safetensors", *shared, f"checkpoints/{LANGUAGE[0]}"]
-    }
-    listing["models"]["llava-tiny"] = {"files": ["checkpoints/llava-tiny.safetensors", *shared]}
-    write_json(runtime.data_dir() / "manifest.json", listing)
-    if measure:
-        record_results("llava-tiny", say)
+        vlm = VLM.from_preset(get_preset(recipes.RECIPES[name].preset), "cpu", words)
+        recipes.fill_from_runs(vlm, (*recipes.RECIPES[name].needs, name))
+        saving.save(vlm, folder / f"{name}.safetensors", MODELS[name], torch.float16, {"recipe": name})
+        ship(_record(name), f"checkpoints/{name}.safetensors")
+        listing[name] = [f"checkpoints/{file}" for file in (f"{name}.safetensors", "tokenizer.json", *parts)]
+    found = manifest()
+    found["models"] |= {name: {"files": files} for name, files in listing.items()}
+    write_json(runtime.data_dir() / "manifest.json", found)
+    for name in names if measure else ():
+        if not name.endswith("stage1"):
+            record_results(name, say)
 
 
-def _run(name: str) -> dict[str, torch.Tensor]:
-    return read_tensors(recipes.finished(name))[0]
+def _part(name: str, say: Callable[[str], object]) -> None:
+    """Ship an encoder or a language model that several models read; of the contrastive ones only clip-tiny whole."""
+    path = runtime.data_dir() / "checkpoints" / f"{name}.safetensors"
+    tensors, _ = read_tensors(recipes.finished(name))
+    config = get_preset(recipes.RECIPES[name].preset)
+    if name.startswith("language"):
+        metadata = {"language": json.dumps(asdict(config.language))}
+    else:
+        metadata = {"vision": json.dumps(asdict(recipes.encoder_config(config, name.split("-")[0])))}
+    if name == "siglip-tiny":
+        tensors = {key: value for key, value in tensors.items() if key.startswith("vision.")}
+    say(f"shipping {name}")
+    write_tensors(path, halves(tensors), metadata)
+    ship(_record(name), f"checkpoints/{name}.safetensors")
 
 
 def _record(name: str) -> dict[str, Any]:
@@ -131,6 +146,7 @@ def write_readme() -> None:
 
 
 if __name__ == "__main__":
-    if "--readme" not in sys.argv:
-        publish()
+    chosen = [argument for argument in sys.argv[1:] if argument != "--readme"]
+    if chosen or "--readme" not in sys.argv:
+        publish(chosen or tuple(MODELS))
     write_readme()

@@ -18,6 +18,7 @@ is written to data/ before `vlmlab.weights.publishing` is asked to.
 """
 
 from vlmlab.vlm.recipes.common import corpus, fill_from_runs, finished, packing, scenes, tokenizer
+from vlmlab.vlm.recipes.encoders import encoder_config
 from vlmlab.vlm.recipes.running import override, run
 from vlmlab.vlm.recipes.table import RECIPES, Recipe
 
@@ -25,6 +26,7 @@ __all__ = [
     "RECIPES",
     "Recipe",
     "corpus",
+    "encoder_config",
     "fill_from_runs",
     "finished",
     "override",
