@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vlmlab.bench import BENCHMARKS
+from vlmlab.bench.scaling import crossing, power_law
 from vlmlab.bench.timing import alternate, peak_memory, ratios
 from vlmlab.errors import BadInput
 
@@ -40,6 +41,40 @@ def test_mamba_is_compared_with_transformers_and_agrees_with_it():
     for what in ("prefill", "training_step", "token"):
         ours, theirs = (result[f"{what}_ms"][name] for name in ("vlmlab", "transformers"))
         assert result[f"{what}_times_vlmlab"]["transformers"] == pytest.approx(theirs / ours, rel=0.3, abs=0.2)
+
+
+def test_scaling_measures_both_models_at_every_length():
+    result = BENCHMARKS["scaling"](lengths=(16, 32, 64), rounds=1, decode=2, memory=False)
+    sizes = result["parameters"]
+    assert abs(sizes["mamba"] / sizes["transformer"] - 1) < 0.05
+    kept = result["kept_bytes"]
+    assert kept["mamba"][0] == kept["mamba"][2]
+    assert kept["transformer"][2] == 4 * kept["transformer"][0]
+    assert result["exponents"]["kept_bytes"]["transformer"] == [1.0, 1.0, 1.0]
+    assert all(value > 0 for what in ("prefill_ms", "token_ms") for series in result[what].values() for value in series)
+    with pytest.raises(BadInput, match="three lengths"):
+        BENCHMARKS["scaling"](lengths=(16, 32))
+
+
+def test_a_power_law_is_found_with_an_interval_that_covers_it():
+    x = np.array([100, 200, 400, 800, 1600])
+    assert power_law(x, 3e-4 * x**2.0) == pytest.approx((2, 2, 2))
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        _, low, high = power_law(x, x**1.5 * np.exp(0.1 * rng.standard_normal(5)))
+        covered += low <= 1.5 <= high
+    assert 180 <= covered <= 198  # 95 % of 200, give or take
+    with pytest.raises(BadInput, match="positive"):
+        power_law([1, 2, 3], [1, 0, 2])
+
+
+def test_a_crossing_lies_where_the_lines_meet():
+    x = [100, 1000, 10000]
+    assert crossing(x, [1, 100, 10000], [10, 100, 1000]) == pytest.approx(1000)
+    assert crossing(x, [1, 100, 10000], [31.6227766, 316.227766, 3162.27766]) == pytest.approx(3162.3, rel=1e-3)
+    assert crossing(x, [1, 2, 3], [2, 3, 4]) is None
+    assert crossing(x, [2, 3, 4], [1, 2, 3]) == 100
 
 
 def test_alternating_runs_every_contender_once_a_round():

@@ -8,7 +8,7 @@ from vlmlab.scenes import sample
 from vlmlab.scenes.captions import name
 from vlmlab.scenes.kinds import held_out
 from vlmlab.scenes.relations import holds
-from vlmlab.vlm.conversations import KINDS, WORKSHEETS, worksheets
+from vlmlab.vlm.conversations import KINDS, WORDS, WORKSHEETS, word_map, worksheets
 
 SCENES = [sample(seed) for seed in range(60)]
 
@@ -19,6 +19,30 @@ def test_looks_name_every_object_once_with_its_own_attributes(scene):
     assert text.count(".") == len(scene.objects)
     for index, item in enumerate(scene.objects):
         assert text.count(f"The {name(scene, index)} is {item.size}, {item.material} and {item.colour}") == 1
+
+
+def in_its_cell(scene) -> int:
+    """Checks a scene's inventory; how many of its objects fill the cell that it names."""
+    count = 0
+    text = next((item.answer for item in worksheets(scene) if item.kind == "inventory"), "")
+    rows = dict(row.split(",") for row in text.rstrip(".").split("; ")) if text else {}
+    assert len(rows) == len(scene.objects)
+    found = word_map(scene, scene.render(96).mask)
+    for index, item in enumerate(scene.objects):
+        start = f"{name(scene, index)} {item.size} {item.material} {item.colour}"
+        (row,) = (row for row in rows if row.startswith(start))
+        assert row[len(start) :].strip() in ("", "towards", "away", "left", "right")
+        column, line = rows[row]
+        assert abs("ABCDEFGH".index(column) + 0.5 - 8 * scene.geometry.u[index]) <= 0.5
+        seen = found[8 * (int(line) - 1) + "ABCDEFGH".index(column)]
+        if [WORDS[i] for i in seen[1:4]] == [item.material, item.colour, item.kind]:
+            count += 1
+    return count
+
+
+def test_the_inventory_gives_each_object_its_attributes_and_the_cell_of_its_middle():
+    seen = sum(in_its_cell(scene) for scene in SCENES[:30])
+    assert seen > 0.6 * sum(len(scene.objects) for scene in SCENES[:30])  # others are small, hidden, or inside
 
 
 def test_every_side_of_a_pair_holds():

@@ -8,7 +8,13 @@ from typing import Any
 
 from vlmlab.bench.mamba import mamba
 from vlmlab.bench.rendering import render
+from vlmlab.bench.scaling import scaling
 from vlmlab.bench.scan import scan
 
 __all__ = ["BENCHMARKS"]
-BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {"render": render, "scan": scan, "mamba": mamba}
+BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "render": render,
+    "scan": scan,
+    "mamba": mamba,
+    "scaling": scaling,
+}

@@ -24,6 +24,7 @@ DETAIL = "Describe the picture in detail."
 BRIEF = "Provide a one-sentence caption for the provided image."
 ORDER = "List the objects from front to back."
 WORKSHEETS = {
+    "inventory": "Take an inventory.",
     "looks": "What does each object look like?",
     "pairs": "How do the objects lie to one another?",
     "checklist": "Which of these can you see: {}?",
@@ -74,23 +75,35 @@ def statements(scene: Scene) -> list[Item]:
 
 
 def worksheets(scene: Scene, pairs: int = 4, entries: int = 6) -> list[Item]:
-    """Every object's looks, the sides and depths of up to `pairs` pairs, and a checklist of `entries` things.
+    """An inventory with each object's looks and place, the looks once more in sentences, the sides and depths of up to
+    `pairs` pairs, and a checklist of `entries` things.
 
-    Their order is drawn from the scene's seed. Pairs that are ambiguous in a direction are not told in it; no entry of
-    the checklist that is absent is a combination of colour and kind that training holds out.
+    In the inventory the facts follow the noun at once, so that one look at the picture finds them; a sentence puts a
+    verb between. The order is drawn from the scene's seed. Pairs that are ambiguous in a direction are not told in it;
+    no absent entry of the checklist is a combination of colour and kind that training holds out.
     """
     rng = np.random.default_rng([12, scene.seed or 0])
     things = [int(i) for i in rng.permutation(len(scene.objects))]
-    looks = [_looks(scene, i) for i in things]
+    rows, looks = [_row(scene, i) for i in things], [_looks(scene, i) for i in things]
     couples = [(a, b) for a in things for b in things if a != b]
     told = [text for i in rng.permutation(len(couples)) if (text := _sides(scene, *couples[i]))]
     asked = [_entry(scene, rng, bool(rng.random() < 0.5)) for _ in range(entries)]
     marks = [f"{noun}, {'yes' if there else 'no'}" for noun, there in dict(asked).items()]
     return [
+        *([Item("inventory", WORKSHEETS["inventory"], "; ".join(rows) + ".")] if rows else []),
         *([Item("looks", WORKSHEETS["looks"], " ".join(looks))] if looks else []),
         *([Item("pairs", WORKSHEETS["pairs"], " ".join(told[:pairs]))] if told else []),
         Item("checklist", WORKSHEETS["checklist"].format(", ".join(dict(asked))), "; ".join(marks) + "."),
     ]
+
+
+def _row(scene: Scene, index: int) -> str:
+    """Kind, size, material, colour, where it faces, and the cell of the word map in which its middle lies."""
+    item = scene.objects[index]
+    u, v, _ = scene.camera.project(np.array([item.x, item.y, item.z + item.height / 2]))
+    place = "".join(names[min(max(int(8 * at), 0), 7)] for names, at in ((COLUMNS, u), (ROWS, v)))
+    size, material, colour, _, way = object_words(scene, index)
+    return " ".join(filter(None, [name(scene, index), size, material, colour, way])) + "," + place
 
 
 def _looks(scene: Scene, index: int) -> str:

@@ -47,7 +47,10 @@ MIXTURE = (
     ("full", 0.15),
 )
 # And of the language model's first lessons: worksheets most, where every object is asked about.
-SIMPLE = (("looks", 4.0), ("pairs", 3.0), ("checklist", 4.0), ("dense", 2.0), ("directions", 0.5), ("full", 0.3))
+SIMPLE = (
+    *(("inventory", 4.0), ("looks", 3.0), ("pairs", 2.0), ("checklist", 3.0)),
+    *(("dense", 2.0), ("directions", 0.5), ("full", 0.3)),
+)
 
 FAST: dict[str, Any] = {"betas": (0.9, 0.98), "precision": "bf16", "optimizer": "muon"}
 DECAY: dict[str, Any] = {"weight_decay": 0.05, "warmup": 0.05}
@@ -57,14 +60,14 @@ TOKENIZER = ("tokenizer",)
 def _language(name: str, preset: str, embeddings: str) -> Recipe:
     return Recipe(
         name,
-        TrainConfig(steps=2400, lr=2e-3, weight_decay=0.01, **FAST),
+        TrainConfig(steps=1600, lr=2e-3, weight_decay=0.01, **FAST),
         batch=16,
         scenes=64000,
         per_scene=24,
         preset=preset,
         weights=SIMPLE,
         groups=((embeddings, 6e-4),),
-        cells=(8, 16, 32, 64),
+        cells=(12, 24, 64, 64),
         needs=TOKENIZER,
     )
 
@@ -88,16 +91,16 @@ def _instruct(name: str, preset: str, embeddings: str, needs: tuple[str, ...]) -
     """Stage 2: the projector and the language model, on questions and descriptions."""
     return Recipe(
         name,
-        TrainConfig(steps=3000, lr=2e-3, weight_decay=0.01, **FAST),
+        TrainConfig(steps=2000, lr=1.2e-3, weight_decay=0.01, **FAST),
         batch=16,
         scenes=64000,
         per_scene=24,
         preset=preset,
         parts=("projector", "language"),
         weights=MIXTURE,
-        groups=((f"language.{embeddings}", 6e-4),),
+        groups=((f"language.{embeddings}", 4e-4),),
         blind=1 / 16,
-        describe_first=0.25,
+        describe_first=0.2,
         evaluate_every=500,
         needs=(*TOKENIZER, *needs),
     )
