@@ -50,8 +50,8 @@ def begin(
             f"the cache holds {cache.batch} rows and the input {x.shape[0]}; use cache.select or cache.repeat"
         )
     if segments is not None:
-        if cache is not None or any(other is not None for other in others):
-            raise BadInput("segments say who sees whom: give no attention_mask, position_ids or cache with them")
+        if cache is not None or record or any(other is not None for other in others):
+            raise BadInput("segments say who sees whom: no attention_mask, position_ids, cache or record with them")
         if segments.shape != x.shape[:2]:
             raise BadInput(f"segments is {tuple(segments.shape)}; expected {tuple(x.shape[:2])}")
         order = torch.where(segments < 0, segments.shape[1], segments)  # padding last

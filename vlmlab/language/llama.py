@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from vlmlab.errors import BadInput
 from vlmlab.language.cache import KVCache
 from vlmlab.language.config import LlamaConfig
+from vlmlab.language.forking import read_forked
 from vlmlab.language.inputs import Record, begin, keep, look_up
-from vlmlab.language.masks import causal, forked, see
+from vlmlab.language.masks import causal, see
+
+SHORT = 256
+"""Keys up to which attention is written out when training on a CPU: PyTorch's fused backward takes twice the time."""
 
 
 def rope_table(length: int, width: int, theta: float, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -64,8 +68,10 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update(layer, k, v)  # (B, K, T, d)
         name = f"layers.{layer}.attn"
-        if record is not None and name in record:
-            y, record[name] = explicit_attention(q, k, v, visible)
+        short = k.shape[2] <= SHORT and x.device.type == "cpu" and torch.is_grad_enabled()
+        if short or (record is not None and name in record):
+            y, weights = explicit_attention(q, k, v, visible)
+            keep(record, name, weights)
         else:
             plain = visible is None and L > 1  # no cache, no padding: causality alone, without a mask tensor
             shared = self.kv_heads < self.heads
@@ -75,12 +81,13 @@ class Attention(nn.Module):
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
     """The same attention written out: its result (B, H, L, d) and its weights (B, H, L, T), both differentiable."""
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5  # (B, H, L, T)
+    (B, H, L, d), (K, T) = q.shape, k.shape[1:3]
+    scores = (q.reshape(B, K, H // K * L, d) @ k.transpose(-1, -2)).view(B, H, L, T)  # a group's heads in one product
     if visible is None:
-        visible = causal(q.shape[2], k.shape[2], q.device)
-    weights = scores.masked_fill(~visible, float("-inf")).softmax(-1, dtype=torch.float32).type_as(v)
-    return weights @ v, weights
+        visible = causal(L, T, q.device)
+    hidden = torch.zeros_like(visible, dtype=scores.dtype).masked_fill(~visible, float("-inf"))
+    weights = (scores * d**-0.5 + hidden).softmax(-1).type_as(v)
+    return (weights.view(B, K, H // K * L, T) @ v).view(B, H, L, d), weights
 
 
 class MLP(nn.Module):
@@ -196,17 +203,16 @@ class Llama(nn.Module):
         a mask (B, L, T), which does not say what is padding: past, past + 1, ...).
         record: a dict whose keys are among `names()`; its values are set to those tensors, gradients attached.
         segments: (B, L), 0 for a prefix at the row's beginning, k for the k-th of several continuations that each see
-        the prefix and not one another, -1 for padding at the end; without a mask, positions or cache.
+        the prefix and not one another, -1 for padding at the end; without mask, positions, cache, record.
         Raises BadInput for shapes that do not fit or more than max_positions, UnknownName for record's keys.
         """
         x = begin(self, input_ids, inputs_embeds, cache, record, segments, (attention_mask, position_ids))
+        if segments is not None:
+            return read_forked(self, x, segments)
         keep(record, "embed", x)
         B, L, _ = x.shape
         past = 0 if cache is None else cache.length
-        if segments is None:
-            visible, positions = see(attention_mask, B, L, past, cache, x.device)
-        else:
-            visible, positions = forked(segments)
+        visible, positions = see(attention_mask, B, L, past, cache, x.device)
         if position_ids is not None and tuple(position_ids.shape) not in ((B, L), (1, L)):
             raise BadInput(f"position_ids is {tuple(position_ids.shape)}; expected {(B, L)}")
         cos, sin = self._angles(x, past, positions if position_ids is None else position_ids, position_ids is not None)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from vlmlab.errors import BadInput
 from vlmlab.language.config import MambaConfig
+from vlmlab.language.forking import read_forked
 from vlmlab.language.inputs import Record, begin, keep, look_up
 from vlmlab.scan import selective_scan
 
-BUCKETS = 4  # batches into which continuations of different lengths are sorted
 PARTS = ("", ".mixer", ".u", ".delta", ".B", ".C", ".z")
 
 
@@ -244,9 +244,7 @@ class Mamba(nn.Module):
         """
         x = begin(self, input_ids, inputs_embeds, cache, record, segments, (attention_mask, position_ids))
         if segments is not None:
-            if record:
-                raise BadInput("record does not go with segments: ask for the intermediates of one row")
-            return self._forked(x, segments)
+            return read_forked(self, x, segments)
         x, real, back = _tokens_first(x, attention_mask)
         keep(record, "embed", x)
         for layer, block in enumerate(self.layers):
@@ -256,28 +254,6 @@ class Mamba(nn.Module):
         x = self.norm_f(x.to(self.norm_f.weight.dtype))
         keep(record, "norm", x)
         return x if back is None else x.gather(1, back[..., None].expand_as(x))
-
-    def _forked(self, x: Tensor, segments: Tensor) -> Tensor:
-        prefix = segments == 0
-        longest = int(prefix.sum(1).max())
-        cache, out = self.new_cache(), torch.zeros_like(x)
-        read = self.hidden(inputs_embeds=x[:, :longest], attention_mask=prefix[:, :longest], cache=cache)
-        out[:, :longest] = read * prefix[:, :longest, None]
-        key = torch.where(segments > 0, segments + torch.arange(len(x), device=x.device)[:, None] * (x.shape[1] + 1), 0)
-        _, lengths = key.flatten().unique_consecutive(return_counts=True)
-        starts = lengths.cumsum(0) - lengths
-        asked = (key.flatten()[starts] > 0).nonzero()[:, 0]
-        asked = asked[lengths[asked].argsort()]
-        for some in asked.chunk(BUCKETS):  # of like length, so that little is padding
-            place = starts[some, None] + torch.arange(int(lengths[some].max()), device=x.device)
-            real = place < (starts + lengths)[some, None]
-            place = place.clamp(max=x.shape[0] * x.shape[1] - 1)
-            found = self.hidden(
-                inputs_embeds=x.flatten(0, 1)[place], attention_mask=real,
-                cache=cache.select(starts[some] // x.shape[1]),
-            )  # fmt: skip
-            out = out.flatten(0, 1).index_put((place[real],), found[real].to(out.dtype)).view_as(x)
-        return out
 
     def forward(self, input_ids: Tensor | None = None, **options: Any) -> Tensor:
         """Logits (B, L, V); arguments as in `hidden`."""
