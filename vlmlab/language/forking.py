@@ -1,40 +1,78 @@
-"""One prefix, several continuations: read the prefix once and fork its cache. Notebooks 04 and 09."""
+"""One prefix, several continuations, for a recurrence: who follows whom, and the scan over such rows. Notebook 09.
 
-from typing import Any
+Attention forks by a mask (`vlmlab.language.masks.forked`). A recurrence goes on from a state: every continuation from
+the one that its prefix left. All that treats tokens one by one, the projections above all, still works on whole rows.
+"""
+
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from vlmlab.scan import selective_scan
 
 BUCKETS = 4  # batches into which continuations of different lengths are sorted
 
 
-def read_forked(model: Any, x: Tensor, segments: Tensor) -> Tensor:
-    """Hidden states (B, L, D) of embeddings x (B, L, D) cut into segments (B, L), see `Llama.hidden`.
+class Bucket(NamedTuple):
+    """Continuations of like length as rows of their own: place (n, l) of their tokens in the flattened batch, real
+    (n, l, 1) False behind their end, owner (n,) the row whose prefix they continue."""
 
-    The prefixes are read together, then the continuations, each as a row of its own that goes on from a copy of its
-    prefix's cache; gradients flow back through the cache. Attention then costs what the continuations are long, not
-    what the whole row is, and a recurrence, which no mask can fork, needs nothing else.
-    """
-    prefix = segments == 0
-    longest = int(prefix.sum(1).max())
-    cache, out = model.new_cache(), torch.zeros_like(x)
-    seen = prefix[:, :longest]
-    read = model.hidden(inputs_embeds=x[:, :longest], attention_mask=seen, cache=cache)
-    out[:, :longest] = read * seen[..., None]
-    row = torch.arange(len(x), device=x.device)[:, None] * (x.shape[1] + 1)
-    key = torch.where(segments > 0, segments + row, 0).flatten()  # different for each continuation
-    _, lengths = key.unique_consecutive(return_counts=True)
-    starts = lengths.cumsum(0) - lengths
-    asked = (key[starts] > 0).nonzero()[:, 0]
-    asked = asked[lengths[asked].argsort()]
-    flat, found = x.flatten(0, 1), out.flatten(0, 1)
-    for some in asked.chunk(BUCKETS):  # of like length, so that little is padding
-        place = starts[some, None] + torch.arange(int(lengths[some].max()), device=x.device)
-        real = place < (starts + lengths)[some, None]
-        place = place.clamp(max=len(flat) - 1)
-        owner = starts[some] // x.shape[1]
-        states = model.hidden(
-            inputs_embeds=flat[place], attention_mask=torch.cat([seen[owner], real], 1), cache=cache.select(owner)
-        )
-        found = found.index_put((place[real],), states[real].to(found.dtype))
-    return found.view_as(x)
+    place: Tensor
+    real: Tensor
+    owner: Tensor
+
+
+class Fork:
+    """The plan of a batch of rows cut into segments (B, L): 0 the prefix, k the k-th continuation, -1 padding."""
+
+    def __init__(self, segments: Tensor):
+        B, L = segments.shape
+        place = torch.arange(L, device=segments.device).expand(B, L)
+        self.prefix = segments == 0
+        self.longest = int(self.prefix.sum(1).max())
+        begins = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
+        first = begins & (segments > 0)
+        last = self.prefix.sum(1, keepdim=True) - 1
+        self.parents = torch.where(first, last, place - 1)  # (B, L): the token before each one; -1 for none
+        owner, start = first.nonzero(as_tuple=True)
+        lengths = (segments[owner] == segments[owner, start][:, None]).sum(1)
+        self.buckets = []
+        for some in lengths.argsort().chunk(BUCKETS) if len(owner) else ():
+            offset = torch.arange(int(lengths[some].max()), device=segments.device)
+            real = offset < lengths[some, None]
+            inside = (owner[some] * L + start[some])[:, None] + offset
+            self.buckets.append(Bucket(inside.clamp(max=B * L - 1), real[..., None], owner[some]))
+
+    def before(self, u: Tensor, taps: int) -> list[Tensor]:
+        """The token itself and the taps - 1 before it, farthest first, zero where there is none: each (B, L, D)."""
+        found, parents = [u], self.parents
+        for _ in range(taps - 1):
+            known = parents >= 0
+            at = parents.clamp(min=0)
+            found.append(u.gather(1, at[..., None].expand_as(u)) * known[..., None])
+            parents = torch.where(known, self.parents.gather(1, at), parents)
+        return found[::-1]
+
+    def scan(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+        """The selective scan of u, delta (B, L, D), B, C (B, L, N) along every prefix and each of its continuations."""
+        inputs, n = (u, delta, B, C), self.longest
+        y, state = _scan(tuple(x[:, :n] for x in inputs), self.prefix[:, :n, None], A, D, None)
+        out = F.pad(y, (0, 0, 0, u.shape[1] - n)).flatten(0, 1)
+        flat = tuple(x.flatten(0, 1) for x in inputs)
+        for place, real, owner in self.buckets:
+            y, _ = _scan(tuple(x[place] for x in flat), real, A, D, state[owner])
+            out = out.index_put((place[real[..., 0]],), y[real[..., 0]])
+        return out.view_as(u)
+
+
+def _scan(
+    inputs: tuple[Tensor, ...], real: Tensor, A: Tensor, D: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Scan rows (n, l, ...) from `state`; where not real, a step of length 0 leaves the state as it is."""
+    u, delta, B, C = (x.transpose(1, 2) for x in inputs)
+    y, state = selective_scan(
+        u, delta * real.transpose(1, 2), A, B, C, D, initial_state=state, return_last_state=True
+    )  # fmt: skip
+    return y.transpose(1, 2) * real, state

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vlmlab.errors import BadInput
 from vlmlab.language.config import MambaConfig
-from vlmlab.language.forking import read_forked
+from vlmlab.language.forking import Fork
 from vlmlab.language.inputs import Record, begin, keep, look_up
 from vlmlab.scan import selective_scan
 
@@ -88,13 +88,18 @@ class Mixer(nn.Module):
         cache: MambaCache | None = None,
         layer: int = 0,
         record: Record | None = None,
+        fork: Fork | None = None,
     ) -> Tensor:
-        """x (B, L, D); real (B, L, 1) 0 at padding, which then leaves inputs and state as they are."""
+        """x (B, L, D); real (B, L, 1) 0 at padding, which then leaves inputs and state as they are; fork: the plan of
+        rows with several continuations, then without padding and cache."""
         u, z = self.in_proj(x).chunk(2, -1)  # (B, L, inner) each
         if real is not None:
             u = u * real
-        past = None if cache is None else cache.inputs[layer]
-        u, inputs = self.convolve(u, past, real)
+        inputs = None
+        if fork is None:
+            u, inputs = self.convolve(u, None if cache is None else cache.inputs[layer], real)
+        else:
+            u = self.combine(fork.before(u, self.taps))
         low, B, C = self.x_proj(u).split((self.rank, self.state, self.state), -1)
         # in float32 also under autocast, as upstream keeps delta and A
         delta = F.softplus(_wide(F.linear(low, self.dt_proj.weight)) + _wide(self.dt_proj.bias))  # (B, L, inner)
@@ -102,7 +107,9 @@ class Mixer(nn.Module):
             delta = delta * real  # a step of length 0: decay 1, nothing added
         A = -_wide(self.A_log).exp()
         state = None if cache is None else cache.states[layer]
-        if x.shape[1] == 1 and not torch.is_grad_enabled():
+        if fork is not None:
+            y = fork.scan(u, delta, A, B, C, self.D)
+        elif x.shape[1] == 1 and not torch.is_grad_enabled():
             y, state = self.step(u, delta, A, B, C, state)
         else:
             y, state = selective_scan(
@@ -121,15 +128,20 @@ class Mixer(nn.Module):
         before = u.new_zeros(u.shape[0], self.taps, u.shape[2]) if past is None else past.to(u.dtype)
         u = torch.cat((before, u), 1)
         length = u.shape[1] - self.taps
+        out = self.combine([u[:, tap + 1 : tap + 1 + length] for tap in range(self.taps)])
+        if real is None:
+            return out, u[:, length:]
+        last = real.sum(1).long() + torch.arange(self.taps, device=u.device)  # (B, taps)
+        return out, u.gather(1, last[..., None].expand(-1, -1, u.shape[2]))
+
+    def combine(self, inputs: Sequence[Tensor]) -> Tensor:
+        """silu of the weighted sum of each token's last `taps` inputs, oldest first, (B, L, inner) each."""
         weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias  # (inner, taps), (inner,)
         assert bias is not None
-        out = torch.addcmul(bias, u[:, 1 : 1 + length], weight[:, 0])
-        for tap in range(1, self.taps):  # a few products, each over contiguous memory
-            out = torch.addcmul(out, u[:, tap + 1 : tap + 1 + length], weight[:, tap])
-        if real is None:
-            return F.silu(out), u[:, length:]
-        last = real.sum(1).long() + torch.arange(self.taps, device=u.device)  # (B, taps)
-        return F.silu(out), u.gather(1, last[..., None].expand(-1, -1, u.shape[2]))
+        out = bias
+        for tap, u in enumerate(inputs):  # a few products, each over contiguous memory
+            out = torch.addcmul(out, u, weight[:, tap])
+        return F.silu(out)
 
     def step(
         self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None
@@ -156,8 +168,9 @@ class Block(nn.Module):
         cache: MambaCache | None = None,
         layer: int = 0,
         record: Record | None = None,
+        fork: Fork | None = None,
     ) -> Tensor:
-        mixed = self.mixer(self.norm(x.to(self.norm.weight.dtype)), real, cache, layer, record)
+        mixed = self.mixer(self.norm(x.to(self.norm.weight.dtype)), real, cache, layer, record, fork)
         x = _wide(x) + mixed
         keep(record, f"layers.{layer}.mixer", mixed)
         keep(record, f"layers.{layer}", x)
@@ -243,12 +256,11 @@ class Mamba(nn.Module):
         Raises BadInput for shapes that do not fit, UnknownName for record's keys.
         """
         x = begin(self, input_ids, inputs_embeds, cache, record, segments, (attention_mask, position_ids))
-        if segments is not None:
-            return read_forked(self, x, segments)
+        fork = None if segments is None else Fork(segments)
         x, real, back = _tokens_first(x, attention_mask)
         keep(record, "embed", x)
         for layer, block in enumerate(self.layers):
-            x = block(x, real, cache, layer, record)
+            x = block(x, real, cache, layer, record, fork)
         if cache is not None:
             cache.length += x.shape[1]
         x = self.norm_f(x.to(self.norm_f.weight.dtype))
