@@ -251,10 +251,11 @@ for name, run in {"stage 1": stage1, "stage 2": stage2}.items():
 # ## 6. The shipped run
 #
 # The same two stages for longer, with 64,000 scenes: recipes `llava-tiny-stage1` and `llava-tiny`. Two things are
-# particular to so small a model. The first quarter of stage 2 asks for descriptions alone, because nearly every word of
-# one has to be seen, while of an answer it is one or two. And one row in sixteen has no picture, so that a question
-# without one is nothing new. With `profile = "full"` the next cell trains both stages again (and what they need); it
-# goes on where it was stopped.
+# particular to so small a model. Stage 2 mixes in *worksheets* (an inventory, everyone's looks, how pairs lie, a
+# checklist), and its first fifth asks for those and descriptions alone, because nearly every word of them has to be
+# seen, while of an answer it is one or two. And one row in sixteen has no picture, so that a question without one is
+# nothing new. With `profile = "full"` the next cell trains both stages again (and what they need); it goes on where it
+# was stopped.
 
 # %%
 if profile == "full":

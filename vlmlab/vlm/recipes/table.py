@@ -91,7 +91,7 @@ def _instruct(name: str, preset: str, embeddings: str, needs: tuple[str, ...]) -
     """Stage 2: the projector and the language model, on questions and descriptions."""
     return Recipe(
         name,
-        TrainConfig(steps=2000, lr=1.2e-3, weight_decay=0.01, **FAST),
+        TrainConfig(steps=1600, lr=1.2e-3, weight_decay=0.01, **FAST),
         batch=16,
         scenes=64000,
         per_scene=24,
