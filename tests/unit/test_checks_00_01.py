@@ -1,13 +1,12 @@
 """Each check of notebooks 00 and 01 accepts the notebook's own solution and names the mistake of wrong answers."""
 
-import re
 from math import sqrt
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from exercises import solutions
 
 from vlmlab import scenes, vision
 from vlmlab.benchmarks import held_out
@@ -16,28 +15,7 @@ from vlmlab.scenes.programs import step
 from vlmlab.scenes.relations import LEFT
 from vlmlab.vision.contrastive import clip_loss
 
-SOURCES = Path(__file__).resolve().parents[2] / "notebooks" / "src"
 NAMES = {"scenes": scenes, "LEFT": LEFT, "step": step, "torch": torch, "F": F, "held_out": held_out}
-
-
-def solutions(name: str) -> dict:
-    """What the solutions in a notebook's <details> define."""
-    text = (SOURCES / name).read_text(encoding="utf-8")
-    found = dict(NAMES)
-    for block in re.findall(r"Solution</summary>\n#\n# ```python\n(.*?)# ```", text, re.DOTALL):
-        code = re.sub(r"^# ?", "", block, flags=re.MULTILINE)
-        exec(code.split("\nmy_find = ")[0], found)
-    return found
-
-
-def judged(check, answer, capsys, *more):
-    """The verdict, after looking at the one line that was printed."""
-    verdict = check(answer, *more)
-    printed = capsys.readouterr().out
-    assert printed == f"{verdict}\n"
-    assert printed.startswith("[ok] " if verdict.ok else "[not yet] ")
-    assert bool(verdict) is verdict.ok
-    return verdict
 
 
 CHECKS = [
@@ -47,18 +25,18 @@ CHECKS = [
 
 
 @pytest.mark.parametrize(("source", "module", "names"), CHECKS, ids=["00", "01"])
-def test_the_notebooks_solutions_are_right(source: str, module, names: tuple[str, ...], capsys) -> None:
-    defined = solutions(source)
+def test_the_notebooks_solutions_are_right(source: str, module, names: tuple[str, ...], judged) -> None:
+    defined = solutions(source, NAMES, until="\nmy_find = ")
     for name in names:
-        verdict = judged(getattr(module, name), defined[name], capsys)
+        verdict = judged(getattr(module, name), defined[name])
         assert verdict.ok, verdict
 
 
 @pytest.mark.parametrize(("source", "module", "names"), CHECKS, ids=["00", "01"])
 @pytest.mark.parametrize("empty", [None, ..., lambda *_: ..., lambda *_: None], ids=["None", "...", "f ...", "f None"])
-def test_an_exercise_that_is_not_begun(source: str, module, names: tuple[str, ...], empty, capsys) -> None:
+def test_an_exercise_that_is_not_begun(source: str, module, names: tuple[str, ...], empty, judged) -> None:
     for name in names:
-        verdict = judged(getattr(module, name), empty, capsys)
+        verdict = judged(getattr(module, name), empty)
         assert verdict.mistake == "not begun", verdict
 
 
@@ -183,8 +161,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("check", "mistake", "answer"), WRONG, ids=[f"{c.__name__}: {m}" for c, m, _ in WRONG])
-def test_a_wrong_answer_is_rejected_and_its_mistake_named(check, mistake: str, answer, capsys) -> None:
-    verdict = judged(check, answer, capsys)
+def test_a_wrong_answer_is_rejected_and_its_mistake_named(check, mistake: str, answer, judged) -> None:
+    verdict = judged(check, answer)
     assert not verdict.ok
     assert verdict.mistake == mistake, verdict
 
@@ -199,8 +177,8 @@ def always(text):
     return lambda picture, question: text
 
 
-def test_fooled_accepts_a_question_that_the_model_gets_wrong(capsys) -> None:
-    verdict = judged(nb00.fooled, (3, 0), capsys, always("I do not know."))
+def test_fooled_accepts_a_question_that_the_model_gets_wrong(judged) -> None:
+    verdict = judged(nb00.fooled, (3, 0), always("I do not know."))
     assert verdict.ok
     assert scenes.sample(3, split="test").questions(count=12)[0].text in verdict.message
 
@@ -216,24 +194,24 @@ def test_fooled_accepts_a_question_that_the_model_gets_wrong(capsys) -> None:
         ((3, "0"), "type"),
     ],
 )
-def test_fooled_names_what_is_wrong(answer, mistake: str, capsys) -> None:
-    assert judged(nb00.fooled, answer, capsys, always("yes")).mistake == mistake
+def test_fooled_names_what_is_wrong(answer, mistake: str, judged) -> None:
+    assert judged(nb00.fooled, answer, always("yes")).mistake == mistake
 
 
-def test_fooled_rejects_a_right_answer_and_an_exception(capsys) -> None:
+def test_fooled_rejects_a_right_answer_and_an_exception(judged) -> None:
     question = scenes.sample(3, split="test").questions(count=12)[0]
-    verdict = judged(nb00.fooled, (3, 0), capsys, always(question.sentence))
+    verdict = judged(nb00.fooled, (3, 0), always(question.sentence))
     assert verdict.mistake == "the model is right"
-    assert judged(nb00.fooled, (3, 0), capsys, lambda picture, text: 1 / 0).mistake == "exception"
+    assert judged(nb00.fooled, (3, 0), lambda picture, text: 1 / 0).mistake == "exception"
 
 
 # ------------------------------------------------------------------ what run_check says
-def test_an_exception_is_shown_with_its_type_and_line(capsys) -> None:
+def test_an_exception_is_shown_with_its_type_and_line(judged) -> None:
     def broken(x):
         y = x + 1
         return y / 0
 
-    verdict = judged(lambda a: run_check("broken", a, lambda x: x, [(1,)]), broken, capsys)
+    verdict = judged(lambda a: run_check("broken", a, lambda x: x, [(1,)]), broken)
     assert verdict.mistake == "exception"
     assert "ZeroDivisionError" in verdict.message
     assert "return y / 0" in verdict.message
@@ -257,10 +235,10 @@ def test_an_exception_is_shown_with_its_type_and_line(capsys) -> None:
         (None, 3, "it should give nothing"),
     ],
 )
-def test_differences_are_said_in_words(expected, got, words: str, capsys) -> None:
+def test_differences_are_said_in_words(expected, got, words: str, judged) -> None:
     cases = [(0,), (1,)]
     answers = {0: expected, 1: got}
-    verdict = judged(lambda a: run_check("it", a, lambda i: expected, cases), lambda i: answers[i], capsys)
+    verdict = judged(lambda a: run_check("it", a, lambda i: expected, cases), lambda i: answers[i])
     assert not verdict.ok
     assert words in verdict.message
 

@@ -12,14 +12,6 @@ from vlmlab.scenes.programs import step
 from vlmlab.scenes.relations import holds
 
 
-def judged(check, answer, capsys):
-    verdict = check(answer)
-    printed = capsys.readouterr().out
-    assert printed == f"{verdict}\n"  # one line
-    assert printed.startswith("[ok]" if verdict.ok else "[not yet]")
-    return verdict
-
-
 # ------------------------------------------------------------------ the right answers, as the solutions write them
 def projector_parameters(kind, d_v, d):
     first = d_v * d + d
@@ -127,24 +119,24 @@ RIGHT = [
 
 
 @pytest.mark.parametrize(("check", "answer"), RIGHT, ids=lambda f: f.__name__)
-def test_right_answers(check, answer, capsys):
-    assert judged(check, answer, capsys).ok
+def test_right_answers(check, answer, judged):
+    assert judged(check, answer).ok
 
 
 @pytest.mark.parametrize("check", [check for check, _ in RIGHT], ids=lambda f: f.__name__)
-def test_not_begun(check, capsys):
+def test_not_begun(check, judged):
     for answer in (lambda *_: ..., lambda *_: None):
-        verdict = judged(check, answer, capsys)
+        verdict = judged(check, answer)
         assert not verdict.ok
         assert verdict.mistake == "not begun"
 
 
 @pytest.mark.parametrize("check", [check for check, _ in RIGHT], ids=lambda f: f.__name__)
-def test_an_exception_is_shown(check, capsys):
+def test_an_exception_is_shown(check, judged):
     def broken(*_):
         return [][3]
 
-    verdict = judged(check, broken, capsys)
+    verdict = judged(check, broken)
     assert verdict.mistake == "exception"
     assert "IndexError" in verdict.message
 
@@ -303,8 +295,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("check", "answer", "mistake"), WRONG)
-def test_wrong_answers(check, answer, mistake, capsys):
-    verdict = judged(check, answer, capsys)
+def test_wrong_answers(check, answer, mistake, judged):
+    verdict = judged(check, answer)
     assert not verdict.ok
     assert verdict.mistake == mistake
     assert verdict.message.startswith(check.__name__)

@@ -1,59 +1,38 @@
 """Each check of notebook 08 accepts the notebook's own solution and names the mistake of wrong answers."""
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
+from exercises import solutions
 from torch import nn
 
 from vlmlab.checks import nb08
 from vlmlab.vision.contrastive import clip_loss, siglip_loss
 from vlmlab.vision.fused import NORMALISATION
 
-SOURCE = Path(__file__).resolve().parents[2] / "notebooks" / "src" / "08_cobra_architecture.py"
-
-
-def solutions() -> dict:
-    """What the solutions in the notebook's <details> define."""
-    found = {"torch": torch, "F": F, "nn": nn, "NORMALISATION": NORMALISATION}
-    for block in re.findall(r"Solution</summary>\n#\n# ```python\n(.*?)# ```", SOURCE.read_text("utf-8"), re.DOTALL):
-        exec(re.sub(r"^# ?", "", block, flags=re.MULTILINE), found)
-    return found
-
-
-SOLUTIONS = solutions()
+SOLUTIONS = solutions("08_cobra_architecture.py", {"torch": torch, "F": F, "nn": nn, "NORMALISATION": NORMALISATION})
 NAMES = ("fuse", "block_parameters", "causal_conv", "break_even", "siglip_in_chunks", "compact_projector")
 
 
-def judged(name, answer, capsys):
-    verdict = getattr(nb08, name)(answer)
-    printed = capsys.readouterr().out
-    assert printed == f"{verdict}\n"  # one line
-    assert printed.startswith("[ok] " if verdict.ok else "[not yet] ")
-    return verdict
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebooks_solutions_are_right(name, judged):
+    assert judged(getattr(nb08, name), SOLUTIONS[name]).ok
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_notebooks_solutions_are_right(name, capsys):
-    assert judged(name, SOLUTIONS[name], capsys).ok
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_not_begun(name, capsys):
+def test_not_begun(name, judged):
     for answer in (..., lambda *_: ..., lambda *_: None):
-        verdict = judged(name, answer, capsys)
+        verdict = judged(getattr(nb08, name), answer)
         assert not verdict.ok
         assert verdict.mistake == "not begun"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_exception_is_shown(name, capsys):
+def test_an_exception_is_shown(name, judged):
     def broken(*_):
         return [][3]
 
-    verdict = judged(name, broken, capsys)
+    verdict = judged(getattr(nb08, name), broken)
     assert verdict.mistake == "exception"
     assert "IndexError" in verdict.message
 
@@ -220,20 +199,20 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "answer", "mistake"), WRONG)
-def test_wrong_answers(name, answer, mistake, capsys):
-    verdict = judged(name, answer, capsys)
+def test_wrong_answers(name, answer, mistake, judged):
+    verdict = judged(getattr(nb08, name), answer)
     assert not verdict.ok
     assert verdict.mistake == mistake
     assert verdict.message.startswith(name)
 
 
-def test_another_right_way_is_right(capsys):
+def test_another_right_way_is_right(judged):
     def own(d_v, d):  # every patch beside its three neighbours in the row, one layer
         return Made(4 * d_v, d, lambda f, x: f(x.reshape(len(x), 16, -1)))
 
-    assert judged("compact_projector", own, capsys).ok
-    assert judged("causal_conv", by_hand(causally), capsys).ok
-    assert judged("siglip_in_chunks", chunked(), capsys).ok
+    assert judged(nb08.compact_projector, own).ok
+    assert judged(nb08.causal_conv, by_hand(causally)).ok
+    assert judged(nb08.siglip_in_chunks, chunked()).ok
 
 
 def test_the_budget_is_that_of_ldpv2():

@@ -59,7 +59,7 @@ def scaling(
         for name in PRESETS:
             measured["prefill_ms"][name].append(round(1e3 * times[name], 3))
             measured["token_ms"][name].append(round(1e3 * tokens[name] / decode, 4))
-            measured["kept_bytes"][name].append(prefill(models[name], ids).bytes())
+            measured["kept_bytes"][name].append(caches[name].bytes())
     if memory:
         with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:  # each in a fresh process
             peaks = {name: [pool.apply(_peak, (name, length)) for length in lengths] for name in PRESETS}

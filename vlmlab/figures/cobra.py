@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlmlab.errors import BadInput
-from vlmlab.figures.base import COLOURS, GREEN, INK, ORANGE, SKY, WIDTH, bare, new_figure, styled, text_colour
+from vlmlab.figures.base import COLOURS, GREEN, INK, ORANGE, SKY, WIDTH, bare, new_figure, styled
 from vlmlab.figures.curves import DASHES, DENSE, smoothed
+from vlmlab.figures.diagrams import PALE, SOFT, arrow, box, wanted
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PALE, SOFT = "#E8E8E8", "#555555"
 PLACES = ("X_v", "dinov2", "siglip", "H_v", "Z_v", "X_q", "H_q", "sequence", "X_a")
 STEPS = ("x", "norm", "u", "z", "conv", "delta", "B", "C", "scan", "out")
 
@@ -25,7 +24,7 @@ def architecture(shapes: Mapping[str, str], blocks: int, *, title: str | None = 
     shapes: text for each of X_v, dinov2, siglip, H_v, Z_v, X_q, H_q, sequence, X_a, e.g. {"H_v": "(64, 256)"}.
     blocks: of the Mamba.
     """
-    _wanted(shapes, PLACES)
+    wanted(shapes, PLACES)
     fig = new_figure(WIDTH, 3.3 + (0.3 if title else 0))
     axes = bare(fig.subplots())
     axes.set_xlim(-0.25, 10.9)
@@ -37,7 +36,7 @@ def architecture(shapes: Mapping[str, str], blocks: int, *, title: str | None = 
         (5.4, 0.55, "embedding\ntable", PALE),
         (8.35, 1.85, f"Mamba $f_\\phi$\n{blocks} blocks", GREEN),
     ):
-        _box(axes, x, y, text, colour)
+        box(axes, x, y, text, colour)
     for path in (
         ((-0.1, 3.5), (1.1, 3.5), (1.1, 4.15), (1.5, 4.15)),
         ((1.1, 3.5), (1.1, 2.85), (1.5, 2.85)),
@@ -48,7 +47,7 @@ def architecture(shapes: Mapping[str, str], blocks: int, *, title: str | None = 
         ((6.7, 0.95), (7.6, 0.95), (7.6, 2.25), (8.35, 2.25)),
         ((9.65, 2.25), (10.75, 2.25)),
     ):
-        _arrow(axes, path, head=path[-1] not in ((3.95, 3.5), (7.6, 2.25)))
+        arrow(axes, path, head=path[-1] not in ((3.95, 3.5), (7.6, 2.25)))
     for x, y, symbol, name, side in (
         (0.42, 3.5, "$X_v$", "X_v", -1),
         (3.35, 4.15, "", "dinov2", 1),
@@ -77,7 +76,7 @@ def mamba_block(shapes: Mapping[str, str], *, title: str | None = None) -> "Figu
 
     shapes: text for each of x, norm, u, z, conv, delta, B, C, scan, out.
     """
-    _wanted(shapes, STEPS)
+    wanted(shapes, STEPS)
     fig = new_figure(WIDTH, 3.2 + (0.3 if title else 0))
     axes = bare(fig.subplots())
     axes.set_xlim(0, 12.0)
@@ -90,7 +89,7 @@ def mamba_block(shapes: Mapping[str, str], *, title: str | None = None) -> "Figu
         (7.55, 3.1, "selective\nscan", GREEN),
         (9.75, 2.1, "out_proj", ORANGE),
     ):
-        _box(axes, x, y, text, colour, 1.2)
+        box(axes, x, y, text, colour, 1.2)
     for path in (
         ((0.1, 2.5), (1.0, 2.5)),
         ((2.2, 2.5), (2.75, 2.5)),
@@ -105,7 +104,7 @@ def mamba_block(shapes: Mapping[str, str], *, title: str | None = None) -> "Figu
         ((0.5, 2.5), (0.5, 4.65), (11.4, 4.65), (11.4, 2.7)),
         ((11.55, 2.5), (11.95, 2.5)),
     ):
-        _arrow(axes, path)
+        arrow(axes, path)
     for x, sign in ((9.2, "×"), (11.4, "+")):
         axes.text(x, 2.49, sign, ha="center", va="center", fontsize=13)
     for x, y, symbol, name in (
@@ -164,24 +163,3 @@ def panels(
     if title:
         fig.suptitle(title, x=0.01, ha="left", fontsize=10.5)
     return fig
-
-
-def _wanted(shapes: Mapping[str, str], names: Sequence[str]) -> None:
-    missing = [name for name in names if name not in shapes]
-    if missing:
-        raise BadInput(f"the diagram lacks the shapes of {', '.join(missing)}")
-
-
-def _box(axes: "Axes", x: float, y: float, text: str, colour: str, width: float = 1.3) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    style = "round,pad=0,rounding_size=0.1"
-    axes.add_patch(FancyBboxPatch((x, y), width, 0.8, boxstyle=style, facecolor=colour, edgecolor="#666666"))
-    axes.text(x + width / 2, y + 0.4, text, ha="center", va="center", fontsize=8.5, color=text_colour(colour))
-
-
-def _arrow(axes: "Axes", path: Sequence[tuple[float, float]], head: bool = True) -> None:
-    """A line through the points, with an arrow head at its end."""
-    axes.plot(*zip(*path, strict=True), color=INK, linewidth=1.1, solid_capstyle="round")
-    if head:
-        axes.annotate("", path[-1], path[-2], arrowprops={"arrowstyle": "->", "color": INK, "shrinkA": 0, "shrinkB": 0})

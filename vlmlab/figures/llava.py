@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlmlab.errors import BadInput
-from vlmlab.figures.base import COLOURS, GREY, INK, ORANGE, PAPER, SKY, WIDTH, bare, new_figure, styled, text_colour
+from vlmlab.figures.base import COLOURS, GREY, INK, ORANGE, PAPER, SKY, WIDTH, bare, new_figure, styled
+from vlmlab.figures.diagrams import PALE, SOFT, box, wanted
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-PALE = "#E8E8E8"
 
 
 @styled
@@ -22,10 +20,7 @@ def architecture(shapes: Mapping[str, str], *, title: str | None = None) -> "Fig
 
     shapes: text for each of X_v, H_v, Z_v, X_q, H_q, sequence, X_a, e.g. {"H_v": "(64, 192)"}.
     """
-    wanted = ("X_v", "H_v", "Z_v", "X_q", "H_q", "sequence", "X_a")
-    missing = [name for name in wanted if name not in shapes]
-    if missing:
-        raise BadInput(f"the diagram lacks the shapes of {', '.join(missing)}")
+    wanted(shapes, ("X_v", "H_v", "Z_v", "X_q", "H_q", "sequence", "X_a"))
     fig = new_figure(WIDTH, 2.7 + (0.3 if title else 0))
     axes = bare(fig.subplots())
     axes.set_xlim(0, 10.4)
@@ -36,7 +31,7 @@ def architecture(shapes: Mapping[str, str], *, title: str | None = None) -> "Fig
         (4.45, 0.55, "embedding\ntable", PALE),
         (7.7, 1.55, "language\nmodel $f_\\phi$", COLOURS[2]),
     ):
-        _box(axes, x, y, text, colour)
+        box(axes, x, y, text, colour)
     stops = (
         (0.45, 2.95, "$X_v$", "X_v", "above"),
         (3.4, 2.95, "$H_v$", "H_v", "above"),
@@ -48,7 +43,7 @@ def architecture(shapes: Mapping[str, str], *, title: str | None = None) -> "Fig
     for x, y, symbol, name, side in stops:
         step = 0.28 if side == "above" else -0.28
         axes.text(x, y + step, symbol, ha="center", va="center", fontsize=11)
-        axes.text(x, y + 2.1 * step, shapes[name], ha="center", va="center", fontsize=7.5, color="#555555")
+        axes.text(x, y + 2.1 * step, shapes[name], ha="center", va="center", fontsize=7.5, color=SOFT)
     for start, end in (
         ((0.2, 2.95), (1.75, 2.95)),
         ((3.05, 2.95), (4.45, 2.95)),
@@ -59,22 +54,10 @@ def architecture(shapes: Mapping[str, str], *, title: str | None = None) -> "Fig
     for y in (2.95, 0.95):
         axes.plot((5.75, 6.75, 6.75), (y, y, 1.95), color=INK, linewidth=1.2)
     axes.annotate("", (7.7, 1.95), (6.75, 1.95), arrowprops={"arrowstyle": "->", "color": INK})
-    axes.text(
-        8.35, 1.2, f"reads $[Z_v, H_q]$\n{shapes['sequence']}", ha="center", va="top", fontsize=7.5, color="#555555"
-    )
+    axes.text(8.35, 1.2, f"reads $[Z_v, H_q]$\n{shapes['sequence']}", ha="center", va="top", fontsize=7.5, color=SOFT)
     if title:
         axes.set_title(title)
     return fig
-
-
-def _box(axes: "Axes", x: float, y: float, text: str, colour: str) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    shape = FancyBboxPatch(
-        (x, y), 1.3, 0.8, boxstyle="round,pad=0,rounding_size=0.1", facecolor=colour, edgecolor="#666666"
-    )
-    axes.add_patch(shape)
-    axes.text(x + 0.65, y + 0.4, text, ha="center", va="center", fontsize=8.5, color=text_colour(colour))
 
 
 @styled

@@ -72,7 +72,5 @@ def _scan(
 ) -> tuple[Tensor, Tensor]:
     """Scan rows (n, l, ...) from `state`; where not real, a step of length 0 leaves the state as it is."""
     u, delta, B, C = (x.transpose(1, 2) for x in inputs)
-    y, state = selective_scan(
-        u, delta * real.transpose(1, 2), A, B, C, D, initial_state=state, return_last_state=True
-    )  # fmt: skip
+    y, state = selective_scan(u, delta * real.transpose(1, 2), A, B, C, D, initial_state=state, return_last_state=True)
     return y.transpose(1, 2) * real, state

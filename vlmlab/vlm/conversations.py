@@ -87,13 +87,13 @@ def worksheets(scene: Scene, pairs: int = 4, entries: int = 6) -> list[Item]:
     rows, looks = [_row(scene, i) for i in things], [_looks(scene, i) for i in things]
     couples = [(a, b) for a in things for b in things if a != b]
     told = [text for i in rng.permutation(len(couples)) if (text := _sides(scene, *couples[i]))]
-    asked = [_entry(scene, rng, bool(rng.random() < 0.5)) for _ in range(entries)]
-    marks = [f"{noun}, {'yes' if there else 'no'}" for noun, there in dict(asked).items()]
+    asked = dict(_entry(scene, rng, bool(rng.random() < 0.5)) for _ in range(entries))
+    marks = [f"{noun}, {'yes' if there else 'no'}" for noun, there in asked.items()]
     return [
         *([Item("inventory", WORKSHEETS["inventory"], "; ".join(rows) + ".")] if rows else []),
         *([Item("looks", WORKSHEETS["looks"], " ".join(looks))] if looks else []),
         *([Item("pairs", WORKSHEETS["pairs"], " ".join(told[:pairs]))] if told else []),
-        Item("checklist", WORKSHEETS["checklist"].format(", ".join(dict(asked))), "; ".join(marks) + "."),
+        Item("checklist", WORKSHEETS["checklist"].format(", ".join(asked)), "; ".join(marks) + "."),
     ]
 
 

@@ -102,8 +102,7 @@ class Corpus:
 
 
 def items_of(scene: Scene, questions: int, balance: Balance, shorts: float = 0.35) -> list[Item]:
-    """Descriptions, statements, worksheets and balanced questions of a scene; a share `shorts` of the
-    questions is asked for a word."""
+    """What a scene gives to learn from, its questions balanced and a share `shorts` of them asked for a word."""
     rng = np.random.default_rng([11, scene.seed or 0])
     asked = [as_item(q, bool(rng.random() < shorts)) for q in scene.questions(count=questions) if balance.keep(q)]
     return [*descriptions(scene), *statements(scene), *worksheets(scene), *asked]

@@ -33,7 +33,7 @@ class TrainConfig:
     """How to train; one dial a field.
 
     steps: optimizer updates. lr: base learning rate. warmup: fraction of the steps with a linearly rising rate.
-    weight_decay: on matrices only (not on biases, norms or scales). clip: largest gradient norm (0: no clipping).
+    weight_decay: on matrices only (not on biases, norms, scales or positions). clip: largest gradient norm (0: none).
     save_every, log_every: steps (save_every=0: one checkpoint, at the end). ema: decay of the moving average of the
     weights (0: none). final_lr: what the rate falls to, as a fraction of lr. accumulate: batches per update.
     precision: "fp32" or "bf16" (autocast). optimizer: "adamw", or "muon" for the matrices of hidden layers (PyTorch

@@ -52,17 +52,17 @@ def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Cal
     folder, words = runtime.data_dir() / "checkpoints", recipes.tokenizer()
     words.save(folder / "tokenizer.json")
     ship({"recipe": asdict(recipes.RECIPES["tokenizer"])}, "checkpoints/tokenizer.json")
+    parts = {name: sorted({file for file, _ in MODELS[name].values()}) for name in names}
+    for file in sorted({file for files in parts.values() for file in files}):
+        _part(file.removesuffix(".safetensors"), say)
     listing: dict[str, list[str]] = {}
     for name in names:
-        parts = sorted({file for file, _ in MODELS[name].values()})
-        for file in parts:
-            _part(file.removesuffix(".safetensors"), say)
         say(f"shipping {name}")
         vlm = VLM.from_preset(get_preset(recipes.RECIPES[name].preset), "cpu", words)
         recipes.fill_from_runs(vlm, (*recipes.RECIPES[name].needs, name))
         saving.save(vlm, folder / f"{name}.safetensors", MODELS[name], torch.float16, {"recipe": name})
         ship(_record(name), f"checkpoints/{name}.safetensors")
-        listing[name] = [f"checkpoints/{file}" for file in (f"{name}.safetensors", "tokenizer.json", *parts)]
+        listing[name] = [f"checkpoints/{file}" for file in (f"{name}.safetensors", "tokenizer.json", *parts[name])]
     found = manifest()
     found["models"] |= {name: {"files": files} for name, files in listing.items()}
     write_json(runtime.data_dir() / "manifest.json", found)

@@ -86,10 +86,8 @@ def features(vlm: VLM, pictures: SceneDataset, encoders: Sequence[Path]) -> np.n
 
     encoders: the files its weights come from; other weights make another cache.
     """
-    mark = (
-        sha256(encoders[0]) if len(encoders) == 1 else digest_of(" ".join(map(sha256, encoders)).encode()).hexdigest()
-    )
-    path = runtime.work_dir() / "cache" / f"features-{mark[:12]}-{pictures.folder.name}.npy"
+    mark = digest_of(" ".join(map(sha256, encoders)).encode()).hexdigest()[:12]
+    path = runtime.work_dir() / "cache" / f"features-{mark}-{pictures.folder.name}.npy"
     if not path.exists():
         shape = (len(pictures), vlm.config.feature_tokens, vlm.config.feature_dim)
         temporary = path.with_suffix(".partial.npy")

@@ -50,9 +50,7 @@ def train_stage(recipe: Recipe, resume: bool) -> TrainResult:
     def loss(given: tuple[Packed, Tensor]) -> tuple[Tensor, dict[str, float]]:
         packed, images = given
         images = images[(packed.ids == config.image_id).any(1)].float()  # not of the blind rows
-        out = vlm(
-            None, packed.ids, packed.labels, segments=packed.segment, image_features=images, loss_only=True
-        )  # fmt: skip
+        out = vlm(None, packed.ids, packed.labels, segments=packed.segment, image_features=images, loss_only=True)
         return out.loss, {}
 
     everything = replace(how, weights=(), blind=0.0)
