@@ -45,6 +45,7 @@ $(READY):
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) \
 	  -r requirements/dev.txt -c requirements/lock.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c "from vlmlab.scan import cpu; cpu.compile_ahead()"
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 

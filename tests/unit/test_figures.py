@@ -66,6 +66,14 @@ def test_each_figure_is_a_small_readable_png(name: str, readable_png) -> None:
     readable_png(DRAWN[name]())
 
 
+def test_the_line_of_chance_is_named_where_it_hides_nothing() -> None:
+    alone, many = (figures.losses(runs, chance=1.0).axes[0] for runs in ({"a": [3, 2]}, {"a": [3, 2], "b": [2, 1]}))
+    assert [text.get_text().strip() for text in alone.texts] == ["chance"]
+    assert alone.get_legend() is None
+    assert not many.texts
+    assert [text.get_text() for text in many.get_legend().get_texts()] == ["a", "b", "chance"]
+
+
 def test_the_same_figure_gives_the_same_bytes() -> None:
     draw = lambda: figures.png(figures.losses({"run": np.arange(50.0)}))  # noqa: E731
     assert draw() == draw()

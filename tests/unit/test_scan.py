@@ -1,6 +1,9 @@
 """The selective scan: every backend equals the recurrence, forward and backward, for any shape. Notebook 07."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,17 +18,20 @@ FAST = [name for name in backends() if name != "reference"]
 RTOL = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
-def inputs(b=2, d=5, length=13, n=3, groups=None, dtype=torch.float64, constant=False, seed=0):
-    """Arguments of a scan, leaves that want gradients."""
+def inputs(b=2, d=5, length=13, n=3, groups=None, dtype=torch.float64, constant="", seed=0):
+    """A scan's arguments, leaves that want gradients. constant: which of B, C are (d, n). groups: of both, or each."""
     g = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    shape = (d, n) if constant else (b, n, length) if groups is None else (b, groups, n, length)
+    def shape(name):
+        many = groups[name] if isinstance(groups, dict) else groups
+        return (d, n) if name in constant else (b, n, length) if many is None else (b, many, n, length)
+
     found = {
-        "u": draw(b, d, length), "delta": draw(b, d, length), "A": -draw(d, n).exp(), "B": draw(*shape),
-        "C": draw(*shape), "D": draw(d), "z": draw(b, d, length), "delta_bias": draw(d),
+        "u": draw(b, d, length), "delta": draw(b, d, length), "A": -draw(d, n).exp(), "B": draw(*shape("B")),
+        "C": draw(*shape("C")), "D": draw(d), "z": draw(b, d, length), "delta_bias": draw(d),
         "initial_state": draw(b, d, n),
     }  # fmt: skip
     return {name: value.to(dtype).requires_grad_() for name, value in found.items()}
@@ -85,7 +91,13 @@ def test_the_reference_is_the_recurrence():
         {"groups": 5},
         {"d": 6, "groups": 2, "length": 40},
         {"d": 140, "groups": 2, "length": 20, "n": 2},
-        {"constant": True},
+        {"constant": "BC"},
+        {"constant": "B"},
+        {"constant": "C", "d": 70, "length": 20},
+        {"constant": "B", "d": 4, "groups": 2},
+        {"constant": "BC", "length": 1},
+        {"d": 12, "groups": {"B": 2, "C": 3}},
+        {"d": 3, "groups": {"B": 1, "C": 3}, "length": 1},
         {"b": 0},
         {"length": 0},
         {"n": 1, "d": 1, "b": 1},
@@ -238,3 +250,31 @@ def test_auto_on_a_cpu_is_the_compiled_scan():
     a = {name: value.detach() for name, value in inputs().items()}
     assert torch.equal(selective_scan(**a), selective_scan(**a, backend="cpu"))
     assert set(backends()) >= {"reference", "chunked", "cpu"}
+
+
+def in_a_fresh_process(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_the_compiled_scan_leaves_pytorchs_threads_alone():
+    code = "import torch; {}; before = torch.get_num_threads(); import vlmlab.scan.cpu as c; c.compile_ahead(); "
+    code += "print(before, torch.get_num_threads())"
+    assert in_a_fresh_process(code.format("pass"), OMP_NUM_THREADS="1").split() == ["1", "1"]
+    assert in_a_fresh_process(code.format("torch.set_num_threads(1)")).split() == ["1", "1"]
+
+
+def test_what_is_compiled_ahead_is_what_is_used():
+    code = """if True:
+        import torch
+        from vlmlab.scan import cpu, kernels, selective_scan
+        cpu.compile_ahead()
+        before = len(kernels.forward.signatures), len(kernels.backward.signatures)
+        for dtype in (torch.float32, torch.float64):
+            u, A, B = (torch.rand(shape, dtype=dtype) for shape in ((2, 5, 9), (5, 3), (2, 3, 9)))
+            selective_scan(u.requires_grad_(), u, A, B, B).sum().backward()
+        print(*before, len(kernels.forward.signatures), len(kernels.backward.signatures))
+    """
+    assert in_a_fresh_process(code).split() == ["2"] * 4

@@ -65,7 +65,8 @@ def losses(
         axes.plot(steps, line, color=colour, linestyle=dashes, label=name)
         ends.append(steps[-1])
     if chance is not None:
-        axes.axhline(chance, color=GREY, linestyle=(0, (2, 2)), linewidth=1.3)
+        axes.axhline(chance, color=GREY, linestyle=(0, (2, 2)), linewidth=1.3, label=chance_label)
+    if chance is not None and len(runs) == 1:
         axes.text(max(ends), chance, f" {chance_label}", color="#555555", fontsize=8.5, ha="right", va="bottom")
     if log:
         axes.set_yscale("log")

@@ -63,22 +63,27 @@ def _place(job, channels, groups):
 
 
 @njit(parallel=True, **COMPILE)
-def forward(u, delta, A, B, C, state, y, last, marks):
+def forward(G, u, delta, A, B, C, state, y, last, marks):
     """y and the last state of a scan; `marks` takes the state before every STEPS-th moment (none if it is empty).
 
-    u, delta, y (B, L, D); A (D, N); B, C (B, G, L or 1, N), G groups of D / G channels each; state, last (B, D, N);
-    marks (B, blocks, M, N, LANES), where each group has its own blocks.
+    u, delta, y (B, L, D); A (D, N); B, C (B, G, L, N), G groups of D / G channels each, or (B, D, N), the same at all
+    times; state, last (B, D, N); marks (B, blocks, M, N, LANES), where each group has its own blocks. (A question about
+    ndim is settled when the function is compiled: numba leaves the other branch out.)
     """
     batch, L, D = u.shape
-    N, G = A.shape[1], B.shape[1]
-    b_moves, c_moves = B.shape[2] > 1, C.shape[2] > 1
+    N = A.shape[1]
     for job in prange(batch * G * blocks(D, G)):
         b, block, group, first, width = _place(job, D, G)
         h, a = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype)
+        b0, c0 = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype)  # what stays the same
         d, x, out = np.zeros(LANES, u.dtype), np.zeros(LANES, u.dtype), np.zeros(LANES, u.dtype)
         for n in range(N):
             for j in range(width):
                 h[n, j], a[n, j] = state[b, first + j, n], A[first + j, n]
+                if B.ndim == 3:
+                    b0[n, j] = B[b, first + j, n]
+                if C.ndim == 3:
+                    c0[n, j] = C[b, first + j, n]
         for t in range(L):
             if marks.size and t % STEPS == 0:
                 marks[b, block, t // STEPS] = h
@@ -87,11 +92,20 @@ def forward(u, delta, A, B, C, state, y, last, marks):
                 x[j] = d[j] * u[b, t, first + j]
             out[:] = 0
             for n in range(N):
-                bt, ct = B[b, group, t * b_moves, n], C[b, group, t * c_moves, n]
-                for j in range(LANES):
-                    value = exp(d[j] * a[n, j]) * h[n, j] + x[j] * bt
-                    h[n, j] = value
-                    out[j] += ct * value
+                if B.ndim == 4:
+                    bt = B[b, group, t, n]
+                    for j in range(LANES):
+                        h[n, j] = exp(d[j] * a[n, j]) * h[n, j] + x[j] * bt
+                else:
+                    for j in range(LANES):
+                        h[n, j] = exp(d[j] * a[n, j]) * h[n, j] + x[j] * b0[n, j]
+                if C.ndim == 4:
+                    ct = C[b, group, t, n]
+                    for j in range(LANES):
+                        out[j] += ct * h[n, j]
+                else:
+                    for j in range(LANES):
+                        out[j] += c0[n, j] * h[n, j]
             for j in range(width):
                 y[b, t, first + j] = out[j]
         for n in range(N):
@@ -100,20 +114,22 @@ def forward(u, delta, A, B, C, state, y, last, marks):
 
 
 @njit(parallel=True, **COMPILE)
-def backward(u, delta, A, B, C, dy, dlast, marks, du, ddelta, dA, dB, dC, dstate):
+def backward(G, u, delta, A, B, C, dy, dlast, marks, du, ddelta, dA, dB, dC, dstate):
     """Gradients from dy (B, L, D) and dlast (B, D, N).
 
     With g_t = C_t dy_t + exp(delta_{t+1} A) g_{t+1} the gradient with respect to h_t: B_t's is g_t delta_t u_t, C_t's
     is dy_t h_t, and the exponent's, which delta_t and A share, is g_t h_{t-1} exp(delta_t A).
 
-    dA, dstate (B, D, N); dB, dC (B, blocks, L or 1, N), zeros before: one entry for each block, to be summed.
+    dA, dstate (B, D, N); dB, dC as B and C, but (B, blocks, L, N) where they are (B, G, L, N): an entry for each block,
+    to be summed.
     """
     batch, L, D = u.shape
-    N, G = A.shape[1], B.shape[1]
-    b_moves, c_moves = B.shape[2] > 1, C.shape[2] > 1
+    N = A.shape[1]
     for job in prange(batch * G * blocks(D, G)):
         b, block, group, first, width = _place(job, D, G)
         g, a, da = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype)
+        b0, db0 = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype)
+        c0, dc0 = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype)
         h, decay = np.zeros((STEPS + 1, N, LANES), u.dtype), np.zeros((STEPS, N, LANES), u.dtype)
         d, x, q = (
             np.zeros((STEPS, LANES), u.dtype),
@@ -124,6 +140,10 @@ def backward(u, delta, A, B, C, dy, dlast, marks, du, ddelta, dA, dB, dC, dstate
         for n in range(N):
             for j in range(width):
                 g[n, j], a[n, j] = dlast[b, first + j, n], A[first + j, n]
+                if B.ndim == 3:
+                    b0[n, j] = B[b, first + j, n]
+                if C.ndim == 3:
+                    c0[n, j] = C[b, first + j, n]
         for mark in range((L - 1) // STEPS, -1, -1):
             start = mark * STEPS
             steps = min(STEPS, L - start)
@@ -134,25 +154,44 @@ def backward(u, delta, A, B, C, dy, dlast, marks, du, ddelta, dA, dB, dC, dstate
                     x[i, j] = d[i, j] * u[b, start + i, first + j]
                     q[i, j] = dy[b, start + i, first + j]
                 for n in range(N):
-                    bt = B[b, group, (start + i) * b_moves, n]
                     for j in range(LANES):
                         decay[i, n, j] = exp(d[i, j] * a[n, j])
-                    for j in range(LANES):
-                        h[i + 1, n, j] = decay[i, n, j] * h[i, n, j] + x[i, j] * bt
+                    if B.ndim == 4:
+                        bt = B[b, group, start + i, n]
+                        for j in range(LANES):
+                            h[i + 1, n, j] = decay[i, n, j] * h[i, n, j] + x[i, j] * bt
+                    else:
+                        for j in range(LANES):
+                            h[i + 1, n, j] = decay[i, n, j] * h[i, n, j] + x[i, j] * b0[n, j]
             for i in range(steps - 1, -1, -1):
                 t = start + i
                 through_exp[:] = 0
                 through_x[:] = 0
                 for n in range(N):  # short loops with few arrays each: LLVM vectorises what it can prove apart
-                    bt, ct = B[b, group, t * b_moves, n], C[b, group, t * c_moves, n]
-                    db, dc = through_exp[0] * 0, through_exp[0] * 0
-                    for j in range(LANES):
-                        g[n, j] += ct * q[i, j]
-                    for j in range(LANES):
-                        db += g[n, j] * x[i, j]
-                        dc += q[i, j] * h[i + 1, n, j]
-                    for j in range(LANES):
-                        through_x[j] += g[n, j] * bt
+                    if C.ndim == 4:
+                        ct, dc = C[b, group, t, n], through_exp[0] * 0
+                        for j in range(LANES):
+                            g[n, j] += ct * q[i, j]
+                        for j in range(LANES):
+                            dc += q[i, j] * h[i + 1, n, j]
+                        dC[b, block, t, n] = dc
+                    else:
+                        for j in range(LANES):
+                            g[n, j] += c0[n, j] * q[i, j]
+                        for j in range(LANES):
+                            dc0[n, j] += q[i, j] * h[i + 1, n, j]
+                    if B.ndim == 4:
+                        bt, db = B[b, group, t, n], through_exp[0] * 0
+                        for j in range(LANES):
+                            through_x[j] += g[n, j] * bt
+                        for j in range(LANES):
+                            db += g[n, j] * x[i, j]
+                        dB[b, block, t, n] = db
+                    else:
+                        for j in range(LANES):
+                            through_x[j] += g[n, j] * b0[n, j]
+                        for j in range(LANES):
+                            db0[n, j] += g[n, j] * x[i, j]
                     for j in range(LANES):
                         g[n, j] *= decay[i, n, j]
                     for j in range(LANES):
@@ -161,14 +200,16 @@ def backward(u, delta, A, B, C, dy, dlast, marks, du, ddelta, dA, dB, dC, dstate
                         da[n, j] += e[j] * d[i, j]
                     for j in range(LANES):
                         through_exp[j] += e[j] * a[n, j]
-                    dB[b, block, t * b_moves, n] += db
-                    dC[b, block, t * c_moves, n] += dc
                 for j in range(width):
                     du[b, t, first + j] = through_x[j] * d[i, j]
                     ddelta[b, t, first + j] = through_exp[j] + through_x[j] * u[b, t, first + j]
         for n in range(N):
             for j in range(width):
                 dA[b, first + j, n], dstate[b, first + j, n] = da[n, j], g[n, j]
+                if B.ndim == 3:
+                    dB[b, first + j, n] = db0[n, j]
+                if C.ndim == 3:
+                    dC[b, first + j, n] = dc0[n, j]
 
 
 @njit(parallel=True, **COMPILE)
