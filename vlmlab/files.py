@@ -69,9 +69,10 @@ def write_tensors(
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 
-def read_tensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(path: str | os.PathLike, cure: str = "") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read a safetensors file; return its tensors and its metadata.
 
+    cure: what to do about a damaged one; by default to restore it from git or to train it again.
     Raises BadCheckpoint when the file is missing, empty, truncated or not safetensors.
     """
     from safetensors import SafetensorError, safe_open
@@ -83,6 +84,5 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
-        raise BadCheckpoint(
-            f"{path} is damaged ({error}); restore it (git checkout -- {path}) or train it again"
-        ) from None
+        cure = cure or f"restore it (git checkout -- {path}) or train it again"
+        raise BadCheckpoint(f"{path} is damaged ({error}); {cure}") from None

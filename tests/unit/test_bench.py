@@ -56,6 +56,21 @@ def test_scaling_measures_both_models_at_every_length():
         BENCHMARKS["scaling"](lengths=(16, 32))
 
 
+def test_mambavision_runs_with_three_scans_that_agree():
+    result = BENCHMARKS["mambavision"](variant="tiny", size=48, batch=1, rounds=1)
+    assert (result["variant"], result["size"], result["batch"]) == ("tiny", 48, 1)
+    assert set(result["relative_difference_to_reference"]) == {"vlmlab", "chunked"}
+    assert max(result["relative_difference_to_reference"].values()) < 1e-5
+    for what in ("forward", "forward_backward"):
+        speeds = result[f"{what}_images_per_second"]
+        assert set(speeds) == {"vlmlab", "chunked", "reference"}
+        for name, times in result[f"{what}_times_vlmlab"].items():
+            assert times == pytest.approx(speeds["vlmlab"] / speeds[name], rel=0.05, abs=0.02)
+    assert all(value > 0 for value in result["scans_ms_per_image"].values())
+    with pytest.raises(BadInput, match="batch=0"):
+        BENCHMARKS["mambavision"](batch=0)
+
+
 def test_a_power_law_is_found_with_an_interval_that_covers_it():
     x = np.array([100, 200, 400, 800, 1600])
     assert power_law(x, 3e-4 * x**2.0) == pytest.approx((2, 2, 2))

@@ -1,4 +1,4 @@
-"""Speed, measured: `vlmlab bench NAME`. Notebooks 00, 07 and 09.
+"""Speed, measured: `vlmlab bench NAME`. Notebooks 00, 07, 09 and 10.
 
 Each entry of `BENCHMARKS` is a function of keyword arguments that returns a dict of plain values.
 """
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vlmlab.bench.mamba import mamba
+from vlmlab.bench.mambavision import mambavision
 from vlmlab.bench.rendering import render
 from vlmlab.bench.scaling import scaling
 from vlmlab.bench.scan import scan
@@ -17,4 +18,5 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "scan": scan,
     "mamba": mamba,
     "scaling": scaling,
+    "mambavision": mambavision,
 }

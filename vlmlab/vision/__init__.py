@@ -12,6 +12,8 @@ from vlmlab.vision.images import (
     Preprocess,
     load_image,
 )
+from vlmlab.vision.mambavision import MambaVision
+from vlmlab.vision.mambavision_config import MambaVisionConfig
 from vlmlab.vision.vit import ViT
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "SIGLIP_STD",
     "FusedConfig",
     "FusedEncoder",
+    "MambaVision",
+    "MambaVisionConfig",
     "Preprocess",
     "ViT",
     "ViTConfig",

@@ -254,3 +254,25 @@ def _cropped(picture: "Image", size: int) -> "Image":
         min((top + size) * down, picture.height),
     )
     return picture.resize((size, size), bicubic, box=box)
+
+
+def check_pixels(pixel_values: Tensor, patch_size: int = 1) -> Tensor:
+    """The argument, if an encoder can take it: finite floats (B, 3, H, W), at least a patch in size; else BadInput."""
+    if not isinstance(pixel_values, Tensor):
+        raise BadInput(f"pixel_values: expected a tensor (B, 3, H, W), got {type(pixel_values).__name__}")
+    shape = tuple(pixel_values.shape)
+    if len(shape) != 4 or shape[1] != 3:
+        hint = "; add a batch axis with x[None]" if len(shape) == 3 and shape[0] == 3 else ""
+        hint = "; move the channels with x.permute(0, 3, 1, 2)" if len(shape) == 4 and shape[3] == 3 else hint
+        raise BadInput(f"pixel_values: expected shape (B, 3, H, W), got {shape}{hint}")
+    if not pixel_values.is_floating_point():
+        raise BadInput(
+            f"pixel_values: expected preprocessed floats, got {pixel_values.dtype}; apply a Preprocess first"
+        )
+    if min(shape[2:]) < patch_size:
+        raise BadInput(f"pixel_values: {shape[2]}x{shape[3]} pixels are less than one patch of {patch_size}")
+    traced = pixel_values.is_meta or torch.compiler.is_compiling()
+    # The sum is quick but may overflow in half precision; it alone does not refuse.
+    if not traced and not pixel_values.detach().sum().isfinite() and not pixel_values.isfinite().all():
+        raise BadInput("pixel_values holds NaN or infinite numbers; check the image and the Preprocess")
+    return pixel_values

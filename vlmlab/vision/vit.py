@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from vlmlab.errors import BadInput, UnknownName
 from vlmlab.vision.blocks import BLOCK_PARTS, AttentionPool, Block, PatchEmbed, Tap
 from vlmlab.vision.config import ViTConfig
+from vlmlab.vision.images import check_pixels
 
 WHOLE = ("q", "k", "v", "attn", "pooled", "patch_embed")  # intermediates that hold no prefix to drop, or need it
 
@@ -195,7 +196,7 @@ class ViT(nn.Module):
         return x
 
     def _embed(self, pixel_values: Tensor, tap: Tap | None) -> Tensor:
-        x = self._check(pixel_values)
+        x = check_pixels(pixel_values, self.config.patch_size)
         rows, columns = x.shape[2] // self.config.patch_size, x.shape[3] // self.config.patch_size
         x = self._named(tap, "patch_embed", self.patch_embed(x.to(self.patch_embed.proj.weight.dtype)))
         first = int(self.config.class_token)
@@ -217,28 +218,6 @@ class ViT(nn.Module):
         square = table.float().view(1, g, g, -1).permute(0, 3, 1, 2)  # (1, D, g, g)
         square = F.interpolate(square, (rows, columns), mode="bicubic", antialias=bool(self.config.antialias))
         return square.flatten(2)[0].T.to(table.dtype)
-
-    def _check(self, pixel_values: Tensor) -> Tensor:
-        if not isinstance(pixel_values, Tensor):
-            raise BadInput(f"pixel_values: expected a tensor (B, 3, H, W), got {type(pixel_values).__name__}")
-        shape = tuple(pixel_values.shape)
-        if len(shape) != 4 or shape[1] != 3:
-            hint = "; add a batch axis with x[None]" if len(shape) == 3 and shape[0] == 3 else ""
-            hint = "; move the channels with x.permute(0, 3, 1, 2)" if len(shape) == 4 and shape[3] == 3 else hint
-            raise BadInput(f"pixel_values: expected shape (B, 3, H, W), got {shape}{hint}")
-        if not pixel_values.is_floating_point():
-            raise BadInput(
-                f"pixel_values: expected preprocessed floats, got {pixel_values.dtype}; apply a Preprocess first"
-            )
-        if min(shape[2:]) < self.config.patch_size:
-            raise BadInput(
-                f"pixel_values: {shape[2]}x{shape[3]} pixels are less than one patch of {self.config.patch_size}"
-            )
-        traced = pixel_values.is_meta or torch.compiler.is_compiling()
-        # The sum is quick but may overflow in half precision; it alone does not refuse.
-        if not traced and not pixel_values.detach().sum().isfinite() and not pixel_values.isfinite().all():
-            raise BadInput("pixel_values holds NaN or infinite numbers; check the image and the Preprocess")
-        return pixel_values
 
     @staticmethod
     def _named(tap: Tap | None, name: str, value: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ H heads of d channels, K key-value heads, p pixels a patch side, V words:
     ViT     patches    2 * P * 3 p^2 * D
             a block    2 T D * 4 D (q, k, v, out)  +  4 T^2 D (scores, weighted sum)  +  2 T * 2 D M (MLP; 3 D M gated)
             only the blocks up to the feature layer run
+    MambaVision     see vlmlab.vision.mambavision_config.multiply_adds; levels after the feature level do not run
     W       linear     2 N D_v D        mlp2x_gelu, gelu-mlp  2 N (D_v D + D^2)
             fused-gelu-mlp  2 N (4 D_v^2 + 4 D_v D + D^2)        fused-ldpnet  2 N (4 D_v^2 + 4 D_v D) + 18 N' D
     Llama   a layer    2 L D d (2 H + 2 K)  +  4 L T H d  +  2 L * 3 D M
@@ -25,7 +26,8 @@ import torch
 
 from vlmlab.errors import BadInput
 from vlmlab.language import LlamaConfig, MambaConfig
-from vlmlab.vision import ViTConfig
+from vlmlab.vision import MambaVisionConfig, ViTConfig
+from vlmlab.vision.mambavision_config import LEVELS, multiply_adds
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import VLMConfig, get_preset
 
@@ -87,6 +89,10 @@ def vision_flops(config: VLMConfig) -> int:
     """FLOPs of H_v for one image, up to the deepest feature layer, of every encoder."""
     total = 0
     for vit in config.vision.encoders:
+        if isinstance(vit, MambaVisionConfig):
+            last = max(layer % LEVELS for layer in config.feature_layers)
+            total += 2 * sum(multiply_adds(vit, config.image_size, config.image_size, last).values())
+            continue
         patches = (config.image_size // vit.patch_size) ** 2
         deepest = max(layer % (vit.layers + 1) for layer in config.feature_layers)
         runs_all = config.select == "full" or len(config.feature_layers) > 1  # these ask for every hidden state

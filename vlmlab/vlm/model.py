@@ -18,6 +18,7 @@ from vlmlab.errors import BadInput, UnknownName
 from vlmlab.language import generation
 from vlmlab.language.tokenizer import SMALLEST, Tokenizer
 from vlmlab.vision.images import Preprocess
+from vlmlab.vision.mambavision import MambaVision
 from vlmlab.vlm import answering
 from vlmlab.vlm.answering import Prompt
 from vlmlab.vlm.presets import VLMConfig, build_parts, get_preset
@@ -157,6 +158,8 @@ class VLM(nn.Module):
         """H_v (B, N, D_v): the encoder's hidden state(s) `feature_layer` of images (B, 3, H, W)."""
         layers = self.config.feature_layers
         pixel_values = pixel_values.to(self.device)
+        if isinstance(self.vision, MambaVision):  # levels of different sizes
+            return self.vision.features(pixel_values, layers)
         if self.config.select == "full" or len(layers) > 1:
             states = self.vision.hidden_states(pixel_values)
             first = 0 if self.config.select == "full" else self.vision.prefix_tokens

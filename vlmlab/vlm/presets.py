@@ -17,13 +17,27 @@ from torch.overrides import TorchFunctionMode
 
 from vlmlab.errors import BadInput, UnknownName
 from vlmlab.language import Llama, LlamaConfig, Mamba, MambaConfig
-from vlmlab.vision import CLIP_MEAN, CLIP_STD, FusedConfig, FusedEncoder, ViT, ViTConfig
+from vlmlab.vision import (
+    CLIP_MEAN,
+    CLIP_STD,
+    FusedConfig,
+    FusedEncoder,
+    MambaVision,
+    MambaVisionConfig,
+    ViT,
+    ViTConfig,
+)
 from vlmlab.vision.images import PADS
+from vlmlab.vision.mambavision_config import LEVELS
 from vlmlab.vlm.projectors import POOLED, PROJECTORS, build_projector
 from vlmlab.vlm.templates import TEMPLATES
 
-VISION: dict[str, tuple[type, type]] = {"vit": (ViTConfig, ViT), "fused": (FusedConfig, FusedEncoder)}
-"""Kind -> (config, module). A module has `features(x, layer)`, `dim` and `patches`; a config `dim` and `grid`."""
+VISION: dict[str, tuple[type, type]] = {
+    "vit": (ViTConfig, ViT),
+    "fused": (FusedConfig, FusedEncoder),
+    "mambavision": (MambaVisionConfig, MambaVision),
+}
+"""Kind -> (config, module). A module has `features(x, layer)`, a config `layers` and `prefix_tokens`."""
 LANGUAGE: dict[str, tuple[type, type]] = {"llama": (LlamaConfig, Llama), "mamba": (MambaConfig, Mamba)}
 """Kind -> (config, module). A module has `embed`, `hidden`, `head` and `new_cache`; a config `dim`, `vocab_size`."""
 SELECTS = ("patch", "full")
@@ -33,18 +47,18 @@ SELECTS = ("patch", "full")
 class VLMConfig:
     """Everything that says what a VLM is, weights and tokenizer apart.
 
-    image_size: pixels a side. mean, std: of the encoder's pixel normalisation. pad: how a picture becomes square,
-    see `vlmlab.vision.images.Preprocess`. feature_layer: hidden state that gives H_v, or several, joined along the
-    channels. select: "patch" drops the prefix tokens (transformers' "default"), "full" keeps them. template, system:
-    see `vlmlab.vlm.templates`; None is the template's own system message. max_length: tokens of a row, image tokens
-    included. pooled: tokens a side that the projector "fused-ldpnet" leaves. image_id: the placeholder's id, which may
-    lie outside the vocabulary. tokenizer: file name of the tokenizer among the shipped checkpoints, None when the user
-    brings one.
+    image_size: pixels a side. mean, std: of the encoder's pixel normalisation. pad: how a picture becomes square, see
+    `vlmlab.vision.images.Preprocess`. feature_layer: hidden state (of a MambaVision: level) that gives H_v, or several,
+    joined along the channels. select: "patch" drops the prefix tokens (transformers' "default"), "full" keeps them.
+    template, system: see `vlmlab.vlm.templates`; None is the template's own system message. max_length: tokens of a
+    row, image tokens included. pooled: tokens a side that the projector "fused-ldpnet" leaves. image_id: the
+    placeholder's id, which may lie outside the vocabulary. tokenizer: file name of the tokenizer among the shipped
+    checkpoints, None when the user brings one.
     """
 
     name: str
     image_size: int
-    vision: ViTConfig | FusedConfig
+    vision: ViTConfig | FusedConfig | MambaVisionConfig
     projector: str
     language: LlamaConfig | MambaConfig
     template: str
@@ -85,12 +99,21 @@ class VLMConfig:
     @property
     def feature_dim(self) -> int:
         """Channels of H_v, the projector's input."""
+        if isinstance(self.vision, MambaVisionConfig):
+            return sum(self.vision.channels(layer % LEVELS) for layer in self.feature_layers)
         return self.vision.dim * len(self.feature_layers)
+
+    @property
+    def grid(self) -> int:
+        """Tokens of H_v along one side of an image of the native size."""
+        if isinstance(self.vision, MambaVisionConfig):
+            return self.vision.sides(self.image_size)[self.feature_layers[0] % LEVELS]
+        return self.vision.grid
 
     @property
     def feature_tokens(self) -> int:
         """Tokens of H_v, the projector's input, for one image of the native size."""
-        return self.vision.grid**2 + (self.vision.prefix_tokens if self.select == "full" else 0)
+        return self.grid**2 + (self.vision.prefix_tokens if self.select == "full" else 0)
 
     @property
     def image_tokens(self) -> int:

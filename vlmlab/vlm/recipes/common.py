@@ -67,7 +67,7 @@ def packing(config: VLMConfig, recipe: Recipe, prefix: str = "image") -> Packing
         tuple(opening),
         config.image_id,
         words.id("<pad>"),
-        config.image_tokens if prefix == "image" else config.vision.grid**2,
+        config.image_tokens if prefix == "image" else config.grid**2,
         recipe.per_scene,
         prefix=prefix,
         weights=recipe.weights,

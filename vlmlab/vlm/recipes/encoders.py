@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vlmlab.errors import BadInput
 from vlmlab.files import write_tensors
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes.dataset import SceneDataset
@@ -30,6 +31,8 @@ def encoder_config(config: VLMConfig, style: str) -> ViTConfig:
     """The encoder of that style in a preset, with the pooling head that pretraining needs."""
     vision = config.vision
     found = getattr(vision, style) if isinstance(vision, FusedConfig) else vision
+    if not isinstance(found, ViTConfig):
+        raise BadInput(f"{config.name} has no ViT to pretrain in the style {style!r}, its encoder is another")
     return replace(found, pool_head=True) if style == "siglip" else found
 
 
@@ -54,12 +57,12 @@ def contrastive(recipe: Recipe, resume: bool) -> TrainResult:
         rows, rng = draw(recipe, step, len(data))
         chosen = [facts[i] for i in rows]
         return pretraining.contrastive_batch(
-            data.rgb[rows], data.mask[rows], chosen, words, preprocess, config.vision.grid, rng, flips=0.5
+            data.rgb[rows], data.mask[rows], chosen, words, preprocess, config.grid, rng, flips=0.5
         )
 
     check = pretraining.contrastive_batch(
         held_out.rgb[:96], held_out.mask[:96], held_out.scenes[:96], words, preprocess,
-        config.vision.grid, np.random.default_rng(0),
+        config.grid, np.random.default_rng(0),
     )  # fmt: skip
 
     def loss(given: ContrastiveBatch) -> tuple[Tensor, dict[str, float]]:
