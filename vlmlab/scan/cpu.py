@@ -65,7 +65,6 @@ def compile_ahead() -> None:
         scan(x, x, A, x[:, None], x[:, None], x)[0].sum().backward()
 
 
-
 def _arrays(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[np.ndarray, ...]:
     coefficients = (_timed(x) if x.dim() == 4 else _plain(x) for x in (B, C))
     return _timed(u), _timed(delta), _plain(A), *coefficients, _plain(state)
