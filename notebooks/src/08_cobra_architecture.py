@@ -378,7 +378,6 @@ show(
 )  # fmt: skip
 for name in ("spread", "doubt"):
     print(f"{name}: {curves[name][0]:.2f} at the start, {curves[name][-1]:.2f} at the end")
-print("(the teacher's temperature rises from 0.04 to 0.07 meanwhile, as DINO's does: doubt rises with it)")
 end = {name: float(curve[-5:].mean()) for name, curve in curves.items()}
 report.record("live self-distillation: loss of the last five steps", end["dino"] + end["ibot"])
 report.record("live self-distillation: spread - doubt of the last five steps", end["spread"] - end["doubt"])
