@@ -490,7 +490,10 @@ for name, value in blind.items():
 # ## 8. Sentences with the verdict last
 #
 # Each question has two answers: one word, and a sentence that says what is to be seen *before* it gives the verdict.
-# LLaVA-1.5 asks for the short one with a format prompt: "Answer the question using a single word or phrase."
+# LLaVA-1.5 asks for the short one with a format prompt: "Answer the question using a single word or phrase." Where the
+# verdict depends on places, the sentence comes after them, "sofa,C4; cat,F5.", in the squares of a chessboard laid over
+# the picture: each square is one look, and "left of" is then read off two letters. Shikra
+# ([arXiv 2306.15195](https://arxiv.org/abs/2306.15195)) answers with coordinates for the same reason.
 
 # %%
 from vlmlab.vlm.conversations import as_item
@@ -501,9 +504,10 @@ template, tokenizer = (
 )
 relation = next(q for q in scene.questions(types=["relation"], count=6) if q.answer == "no")
 for short in (False, True):
-    item = as_item(relation, short)
+    item = as_item(scene, relation, short)
     ids, labels = template.encode(
-        [{"from": "human", "value": "<image>\n" + item.question}, {"from": "gpt", "value": item.answer}], tokenizer
+        [{"from": "human", "value": "<image>\n" + item.question}, {"from": "gpt", "value": item.places + item.answer}],
+        tokenizer,
     )
     groups = [
         "loss" if y != -100 else "image" if i == tokenizer.image_id else "text"
@@ -521,10 +525,10 @@ for short in (False, True):
 
 # %%
 lengths = {}
-for _, q in pool:
+for pictured, q in pool:
     for short in (False, True):
-        item = as_item(q, short)
-        lengths.setdefault((q.type, short), []).append(len(tokenizer.encode(" " + item.answer)) + 1)
+        item = as_item(pictured, q, short)
+        lengths.setdefault((q.type, short), []).append(len(tokenizer.encode(" " + item.places + item.answer)) + 1)
 TYPES = scenes.questions.TYPES
 means = {
     name: [float(np.mean(lengths[kind, short])) for kind in TYPES]

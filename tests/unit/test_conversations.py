@@ -8,7 +8,7 @@ from vlmlab.scenes import sample
 from vlmlab.scenes.captions import name
 from vlmlab.scenes.kinds import held_out
 from vlmlab.scenes.relations import holds
-from vlmlab.vlm.conversations import KINDS, WORDS, WORKSHEETS, word_map, worksheets
+from vlmlab.vlm.conversations import KINDS, WORDS, WORKSHEETS, as_item, place, word_map, worksheets
 
 SCENES = [sample(seed) for seed in range(60)]
 
@@ -87,3 +87,33 @@ def test_an_empty_room_has_a_checklist_of_absent_things():
     (item,) = worksheets(empty)
     assert item.kind == "checklist"
     assert "yes" not in item.answer
+
+
+def test_places_come_before_a_verdict_that_depends_on_them():
+    told = {"relation": 0, "choice": 0, "referring": 0, "multi_hop": 0}
+    for scene in SCENES:
+        for question in scene.questions(count=16):
+            item, short = as_item(scene, question, False), as_item(scene, question, True)
+            assert item.answer == question.sentence
+            assert (short.places, short.answer) == ("", question.answer)
+            if question.type in ("existence", "count", "attribute", "comparison"):
+                assert not item.places
+                continue
+            if not item.places:
+                assert question.topic == "colour"  # "What is the red object?"
+                continue
+            told[question.type] += 1
+            rows = [row.split(",") for row in item.places.removesuffix(". ").split("; ")]
+            known = {name(scene, index): place(scene, index) for index in range(len(scene.objects))}
+            assert all(known[noun] == cell for noun, cell in rows)
+            if question.type in ("referring", "multi_hop"):
+                assert len(rows) == len(scene.objects)
+                columns = [cell[0] for _, cell in rows]
+                assert columns == sorted(columns)  # from left to right
+            elif question.topic in ("left of", "right of", "left", "right"):
+                assert [noun for noun, _ in rows] == [name(scene, index) for index in question.objects]
+                (a, _), (b, _) = (cell for _, cell in rows)
+                sign = (question.answer == "yes") == (question.topic == "left of")
+                if question.type == "relation" and a != b:
+                    assert (a < b) == sign, (item, question.text)
+    assert all(count > 20 for count in told.values()), told

@@ -1,7 +1,5 @@
 """Packed questions: what a question may see, where its loss is, and that packing changes nothing but the cost."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes import sample
 from vlmlab.vlm import corpus as C
 from vlmlab.vlm import pretraining
-from vlmlab.vlm.conversations import KINDS, SLOTS, WORDS, word_map
+from vlmlab.vlm.conversations import KINDS, WORDS, word_map
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.splice import IGNORE
 from vlmlab.vlm.templates import get_template
@@ -44,7 +42,10 @@ def test_a_packed_question_is_the_templates_conversation(data, words):
     template = get_template("v1", "")
     items = set()
     for item in C.items_of(SCENES[1], 16, C.Balance(10**6)):
-        turns = [{"from": "human", "value": "<image>\n" + item.question}, {"from": "gpt", "value": item.answer}]
+        turns = [
+            {"from": "human", "value": "<image>\n" + item.question},
+            {"from": "gpt", "value": item.places + item.answer},
+        ]
         items.add(tuple(template.encode(turns, words).ids))
     segment = batch.segment[1]
     for k in range(1, int(segment.max()) + 1):
@@ -130,23 +131,6 @@ def test_word_maps_say_what_fills_each_cell_and_where_it_is():
 def test_a_map_of_an_empty_room_is_all_floor():
     cells = word_map(sample(0, objects=0), np.zeros((96, 96), np.uint8))
     assert all(next(WORDS[i] for i in cell if i >= 0) == "floor" for cell in cells)
-
-
-@pytest.mark.parametrize("count", [4, 12, 63])
-def test_a_thinned_map_keeps_every_object_and_the_order(data, count):
-    found = C.thin(np.asarray(data.maps), count, np.random.default_rng(0))
-    assert found.shape == (len(SCENES), count, len(SLOTS))
-    for few, cells in zip(found, data.maps, strict=True):
-        places = [int(np.flatnonzero((cells == cell).all(1))[0]) for cell in few]
-        assert places == sorted(set(places))
-        assert {tuple(cell[:5]) for cell in few if cell[0] >= 0} == {tuple(cell[:5]) for cell in cells if cell[0] >= 0}
-
-
-def test_a_packed_thin_map_has_as_many_placeholders_as_cells(data, words):
-    packing = replace(how(words, "map"), patches=6)
-    batch = C.pack(data, np.arange(3), packing, np.random.default_rng(0))
-    assert batch.words.shape == (3, 6, len(SLOTS))
-    assert bool(((batch.ids == words.image_id).sum(1) == 6).all())
 
 
 def test_words_of_maps_are_different_tokens(data, words):

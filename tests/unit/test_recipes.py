@@ -1,17 +1,22 @@
 """The whole chain of recipes at toy size: every stage trains what it says, nothing else, and can be resumed."""
 
+import numpy as np
 import pytest
 import torch
 
 from vlmlab.errors import BadInput, UnknownName
 from vlmlab.files import read_tensors
+from vlmlab.vision import MambaVision
 from vlmlab.vlm import recipes
+from vlmlab.vlm.model import VLM
 from vlmlab.vlm.training_log import read_metrics
 from vlmlab.weights import load
 
-SMALL = {"scenes": 24, "checks": 8, "batch": 4}
+SMALL = {"scenes": 12, "checks": 8, "batch": 2}
 CHAIN = ("tokenizer", "clip-tiny", "language-tiny", "llava-tiny-stage1", "llava-tiny")
 COBRA = ("siglip-tiny", "dinov2-tiny", "language-mamba-tiny", "cobra-tiny", "cobra-tiny-ldp")
+SWAPPED = "cobra-mambavision-tiny"
+SWAPS = ("mambavision-tiny", f"{SWAPPED}-projector", f"{SWAPPED}-both", SWAPPED, f"{SWAPPED}-everything")
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +24,11 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLMLAB_WORK", str(folder))
-        for name in (*CHAIN, *COBRA):
+        for name in (*CHAIN, *COBRA, *SWAPS):
             if name == "tokenizer":
                 recipes.run(name, scenes=60)
             else:
-                recipes.run(name, steps=3, evaluate_every=3, precision="fp32", **SMALL)
+                recipes.run(name, steps=2, evaluate_every=2, precision="fp32", **SMALL)
         yield folder
 
 
@@ -84,9 +89,49 @@ def test_pooled_tokens_take_a_quarter_of_the_row(runs):
     assert final.encode_images(torch.zeros(1, 3, 96, 96)).shape == (1, 16, 192)
 
 
+def test_mambavision_leaves_its_encoder_whole_without_the_head(runs):
+    weights, _ = read_tensors(recipes.finished("mambavision-tiny"))
+    with torch.device("meta"):
+        wanted = MambaVision.from_variant("tiny", num_classes=0).state_dict()
+    assert set(weights) == {f"vision.{name}" for name in wanted}
+    assert int(weights["vision.norm.num_batches_tracked"]) == 2
+    (told,) = (line for line in read_metrics(runs / "mambavision-tiny" / "run") if "eval/f1" in line)
+    assert "eval/probe/colour" in told
+
+
+def test_the_swap_trains_what_it_says_and_the_backbone_does_not_move_by_a_bit(runs):
+    backbone = load(runs / "cobra-tiny" / "model.safetensors", "cpu").language.state_dict()
+    encoder, _ = read_tensors(recipes.finished("mambavision-tiny"))
+    for name, parts in (
+        (f"{SWAPPED}-projector", {"projector"}),
+        (f"{SWAPPED}-both", {"projector"}),
+        (SWAPPED, {"projector", "vision"}),
+        (f"{SWAPPED}-everything", {"projector", "vision", "language"}),
+    ):
+        trained, _ = read_tensors(recipes.finished(name))
+        assert {key.split(".")[0] for key in trained} == parts, name
+        final = load(runs / name / "model.safetensors", "cpu")
+        same = {key: torch.equal(value, backbone[key]) for key, value in final.language.state_dict().items()}
+        assert all(same.values()) == ("language" not in parts), name
+        same = {key: torch.equal(value, encoder[f"vision.{key}"]) for key, value in final.vision.state_dict().items()}
+        assert all(same.values()) == ("vision" not in parts), name
+        if "vision" in parts:
+            assert not same["levels.2.blocks.0.mixer.in_proj.weight"]
+            assert not same["levels.0.blocks.0.norm1.running_mean"]
+        again = VLM.from_preset(recipes.RECIPES[name].preset, "cpu", recipes.tokenizer())
+        recipes.fill_from_runs(again, (*recipes.RECIPES[name].needs, name), recipes.RECIPES[name].backbone)
+        wanted = final.state_dict()
+        assert all(torch.equal(value, wanted[key]) for key, value in again.state_dict().items()), name
+
+
+def test_features_of_other_levels_are_kept_apart(runs):
+    shapes = {np.load(file, mmap_mode="r").shape[1:] for file in (runs / "cache").glob("features-*-scenes-train-*.npy")}
+    assert {(64, 128), (64, 384)} <= shapes
+
+
 def test_a_finished_run_is_not_overwritten_by_accident():
     with pytest.raises(BadInput, match="resume"):
-        recipes.run("llava-tiny-stage1", steps=3, evaluate_every=3, precision="fp32", **SMALL)
+        recipes.run("llava-tiny-stage1", steps=2, evaluate_every=2, precision="fp32", **SMALL)
 
 
 def test_unknown_recipes_and_fields_are_refused():

@@ -1,7 +1,9 @@
 """Checkpoints: what is saved comes back, and what is damaged says so before anything is computed."""
 
 import json
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,9 +11,10 @@ from vlmlab import runtime
 from vlmlab.errors import BadCheckpoint, BadInput, UnknownName
 from vlmlab.files import read_tensors, sha256, write_json, write_tensors
 from vlmlab.language.tokenizer import Tokenizer
+from vlmlab.vision import IMAGENET_MEAN, IMAGENET_STD, MambaVision, Preprocess
 from vlmlab.vlm import saving
 from vlmlab.vlm.model import VLM
-from vlmlab.weights import load, verify
+from vlmlab.weights import load, load_encoder, ship, verify
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +119,35 @@ def test_unknown_names_are_refused(shipped):
 def test_an_encoder_alone_is_no_model():
     with pytest.raises(BadInput, match=r"clip-tiny is part of a model, .* are: llava-tiny"):
         load("clip-tiny")
+
+
+def test_a_shipped_encoder_is_the_models_own():
+    encoder, preprocess = load_encoder("clip-tiny")
+    vlm = load("llava-tiny", "cpu")
+    assert preprocess == vlm.preprocess
+    assert not encoder.training
+    pixels = preprocess(np.full((96, 96, 3), 90, np.uint8))[None]
+    assert torch.equal(encoder.features(pixels), vlm.vision_features(pixels))
+    for name in ("language-tiny", "clip-tinny"):
+        with pytest.raises(UnknownName, match="encoder"):
+            load_encoder(name)
+
+
+def test_an_encoder_is_read_from_its_own_description(shipped):
+    encoder = MambaVision.from_variant("tiny", num_classes=0).eval()
+    path = shipped / "mambavision-tiny.safetensors"
+    metadata = {"vision": json.dumps(asdict(encoder.config))}
+    write_tensors(path, {f"vision.{name}": value for name, value in encoder.state_dict().items()}, metadata)
+    ship({"encoder": True}, "checkpoints/mambavision-tiny.safetensors")
+    found, preprocess = load_encoder("mambavision-tiny")
+    assert found.config == encoder.config
+    assert preprocess == Preprocess(96, IMAGENET_MEAN, IMAGENET_STD)
+    pixels = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found.features(pixels, 2), encoder.features(pixels, 2))
+    write_tensors(path, {"x": torch.zeros(1)}, {})
+    ship({"encoder": True}, "checkpoints/mambavision-tiny.safetensors")
+    with pytest.raises(BadCheckpoint, match="not an encoder's"):
+        load_encoder("mambavision-tiny")
 
 
 def test_every_shipped_file_is_the_manifests():

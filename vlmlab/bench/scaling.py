@@ -60,12 +60,8 @@ def scaling(
             measured["prefill_ms"][name].append(round(1e3 * times[name], 3))
             measured["token_ms"][name].append(round(1e3 * tokens[name] / decode, 4))
             measured["kept_bytes"][name].append(caches[name].bytes())
-    if memory:
-        with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:  # each in a fresh process
-            peaks = {name: [pool.apply(_peak, (name, length)) for length in lengths] for name in PRESETS}
-        known = {name: [float(peak) for peak in series if peak is not None] for name, series in peaks.items()}
-        if all(len(series) == len(lengths) for series in known.values()):  # elsewhere than on Linux it is not measured
-            measured["prefill_peak_bytes"] = known
+    if memory and (known := peaks(lengths)):
+        measured["prefill_peak_bytes"] = known
     found |= measured
     found["exponents"] = {
         what: {name: [round(value, 3) for value in power_law(lengths, values)] for name, values in series.items()}
@@ -93,6 +89,15 @@ def continue_from(model: Llama | Mamba, cache: Any, count: int) -> None:
     token = torch.zeros(1, 1, dtype=torch.long)
     for _ in range(count):
         token = model.head(model.hidden(token, cache=cache)).argmax(-1)
+
+
+def peaks(lengths: Sequence[int]) -> dict[str, list[float]]:
+    """Bytes that a prefill of each length takes at most beside the weights, for both models; {} where the system does
+    not tell. Each is measured in a process of its own: memory freed before would hide what is taken again."""
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        found = {name: [pool.apply(_peak, (name, length)) for length in lengths] for name in PRESETS}
+    known = {name: [float(peak) for peak in series if peak is not None] for name, series in found.items()}
+    return known if all(len(series) == len(lengths) for series in known.values()) else {}
 
 
 def _peak(name: str, length: int) -> int | None:

@@ -102,7 +102,7 @@ def evaluate(
     texts = vlm.answer_many(
         [pictures.get(id(item.scene)) for item in asked],
         [prompt(item.question, form) for item in asked],
-        max_new_tokens=48,
+        max_new_tokens=56,
         batch_size=batch_size,
         on_batch=None if progress is None else lambda done: progress(done, len(asked)),
     )

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from vlmlab.errors import BadInput
 from vlmlab.vision.config import ViTConfig
-from vlmlab.vision.images import IMAGENET_MEAN, IMAGENET_STD, SIGLIP_MEAN, SIGLIP_STD
+from vlmlab.vision.images import NORMALISATION as KNOWN
 from vlmlab.vision.vit import ViT
 
-NORMALISATION = {"dinov2": (IMAGENET_MEAN, IMAGENET_STD), "siglip": (SIGLIP_MEAN, SIGLIP_STD)}
+NORMALISATION = {name: KNOWN[name] for name in ("dinov2", "siglip")}  # in the order of their channels
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIGLIP_MEAN, SIGLIP_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # DINOv2, MambaVision
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALISATION = {
+    "clip": (CLIP_MEAN, CLIP_STD),
+    "siglip": (SIGLIP_MEAN, SIGLIP_STD),
+    "dinov2": (IMAGENET_MEAN, IMAGENET_STD),
+    "mambavision": (IMAGENET_MEAN, IMAGENET_STD),
+}
+"""Family of encoders -> mean and standard deviation of the pixel values that it was trained on, by channel."""
 PADS = ("square", "resize", "crop")
 # No EPS, which would start Ghostscript, and no formats without a signature of their own.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")

@@ -1,8 +1,10 @@
 """What a scene gives to learn from: descriptions and questions as turns of a conversation. Notebooks 03 and 04.
 
 Each item is one human turn and one answer. Questions are answered by a sentence whose last word is the verdict, or,
-after LLaVA-1.5's format prompt, by that word alone. Worksheets ask the same simple thing about everything in the
-picture, so that nearly every word of the answer has to be seen.
+after LLaVA-1.5's format prompt, by that word alone. Where a verdict depends on places, the sentence comes after these:
+"cat,C4; sofa,F5. The cat is left of the sofa, yes." Each place is one look at the picture, and the verdict is read off
+them, as in Shikra's answers (Chen et al. 2023, arXiv 2306.15195, section 5). Worksheets ask the same simple thing about
+everything in the picture, so that nearly every word of the answer has to be seen.
 """
 
 from contextlib import suppress
@@ -14,7 +16,7 @@ from vlmlab.scenes import Scene
 from vlmlab.scenes.captions import DIRECTIONS, article, caption, listed, listing, name, order, sentences
 from vlmlab.scenes.kinds import COLOURS, MATERIALS, SIZES, held_out
 from vlmlab.scenes.kinds import KINDS as OBJECTS
-from vlmlab.scenes.programs import Ambiguous, facing
+from vlmlab.scenes.programs import Ambiguous, facing, trace
 from vlmlab.scenes.questions import TYPES, Question
 from vlmlab.scenes.relations import holds
 
@@ -49,11 +51,12 @@ _PLACE = {pair: i for i, pair in enumerate((slot, word) for slot, words in SLOTS
 
 
 class Item(NamedTuple):
-    """One question and its answer; `kind` is one of KINDS."""
+    """One question and its answer, before which `places` are told; `kind` is one of KINDS."""
 
     kind: str
     question: str
     answer: str
+    places: str = ""
 
 
 def descriptions(scene: Scene) -> list[Item]:
@@ -98,12 +101,33 @@ def worksheets(scene: Scene, pairs: int = 4, entries: int = 6) -> list[Item]:
 
 
 def _row(scene: Scene, index: int) -> str:
-    """Kind, size, material, colour, where it faces, and the cell of the word map in which its middle lies."""
+    """Kind, size, material, colour, where it faces, and its place."""
+    size, material, colour, _, way = object_words(scene, index)
+    return " ".join(filter(None, [name(scene, index), size, material, colour, way])) + "," + place(scene, index)
+
+
+def place(scene: Scene, index: int) -> str:
+    """The cell of the word map in which an object's middle lies: "A1" at the top left to "H8"."""
     item = scene.objects[index]
     u, v, _ = scene.camera.project(np.array([item.x, item.y, item.z + item.height / 2]))
-    place = "".join(names[min(max(int(8 * at), 0), 7)] for names, at in ((COLUMNS, u), (ROWS, v)))
-    size, material, colour, _, way = object_words(scene, index)
-    return " ".join(filter(None, [name(scene, index), size, material, colour, way])) + "," + place
+    return "".join(names[min(max(int(8 * at), 0), 7)] for names, at in ((COLUMNS, u), (ROWS, v)))
+
+
+def places(scene: Scene, question: Question) -> str:
+    """The places that a question's verdict depends on, "" where it depends on none.
+
+    For a relation between named objects or a choice among them, theirs, in the order of the question; for what is
+    looked for by its place, those of all objects, from left to right.
+    """
+    operations = {item["operation"] for item in question.program}
+    if operations & {"relate", "extreme"}:
+        wanted = order(scene, "left")
+    elif operations & {"verify", "choose"}:
+        steps = zip(question.program, trace(question.program, scene), strict=True)
+        wanted = [value for item, value in steps if item["operation"] == "unique"]
+    else:
+        return ""
+    return "; ".join(f"{name(scene, i)},{place(scene, i)}" for i in wanted) + ". "
 
 
 def _looks(scene: Scene, index: int) -> str:
@@ -136,11 +160,11 @@ def _entry(scene: Scene, rng: np.random.Generator, there: bool) -> tuple[str, bo
     return article(f"{colour} {kind}" if whole else kind), found
 
 
-def as_item(question: Question, short: bool) -> Item:
-    """A question with its sentence, or with the format prompt and its one word."""
+def as_item(scene: Scene, question: Question, short: bool) -> Item:
+    """A question with its places and its sentence, or with the format prompt and its one word."""
     if short:
         return Item(f"{question.type} (word)", f"{question.text}\n{SHORT}", question.answer)
-    return Item(question.type, question.text, question.sentence)
+    return Item(question.type, question.text, question.sentence, places(scene, question))
 
 
 def word_map(scene: Scene, mask: np.ndarray, grid: int = 8) -> np.ndarray:

@@ -26,7 +26,6 @@ from vlmlab.scenes.dataset import SceneDataset
 from vlmlab.scenes.questions import Balance
 from vlmlab.vlm.conversations import (
     KINDS,
-    SLOTS,
     WORDS,
     Item,
     as_item,
@@ -37,6 +36,8 @@ from vlmlab.vlm.conversations import (
 )
 from vlmlab.vlm.splice import IGNORE
 from vlmlab.vlm.templates import Template
+
+ITEMS = 2  # raised when `items_of` gives other items, so that no corpus of old ones is taken for new
 
 
 class Packed(NamedTuple):
@@ -104,13 +105,18 @@ class Corpus:
 def items_of(scene: Scene, questions: int, balance: Balance, shorts: float = 0.35) -> list[Item]:
     """What a scene gives to learn from, its questions balanced and a share `shorts` of them asked for a word."""
     rng = np.random.default_rng([11, scene.seed or 0])
-    asked = [as_item(q, bool(rng.random() < shorts)) for q in scene.questions(count=questions) if balance.keep(q)]
+    asked = [
+        as_item(scene, q, bool(rng.random() < shorts)) for q in scene.questions(count=questions) if balance.keep(q)
+    ]
     return [*descriptions(scene), *statements(scene), *worksheets(scene), *asked]
 
 
 def encode_item(item: Item, tokenizer: Tokenizer, template: Template) -> tuple[list[int], int]:
     """Ids of one question behind the image, and how many of the last carry loss."""
-    turns = [{"from": "human", "value": "<image>\n" + item.question}, {"from": "gpt", "value": item.answer}]
+    turns = [
+        {"from": "human", "value": "<image>\n" + item.question},
+        {"from": "gpt", "value": item.places + item.answer},
+    ]
     ids, labels = template.encode(turns, tokenizer)
     start = ids.index(tokenizer.id("<image>")) + 1
     return ids[start:], sum(label != IGNORE for label in labels)
@@ -171,7 +177,7 @@ def build_cached(
 ) -> Corpus:
     """The corpus of a dataset's scenes, with word maps, built once on several processes, then read."""
     folder, count = Path(folder), len(pictures)
-    meta = {"scenes": pictures.meta, "questions": questions, "template": template.name,
+    meta = {"scenes": pictures.meta, "questions": questions, "template": template.name, "items": ITEMS,
             "tokenizer": sha256(Path(tokenizer_file))}  # fmt: skip
     if (folder / "meta.json").exists():
         if read_json(folder / "meta.json") != json.loads(json.dumps(meta)):
@@ -213,10 +219,9 @@ def concatenate(parts: Sequence[Corpus]) -> Corpus:
 class Packing:
     """How rows are packed. prefix: "image" (patches placeholders), "map" (the same, embedded from words) or "text".
 
-    opening: ids before the image. patches: placeholders; fewer than a map has cells thin it (see `thin`). per_scene:
-    most questions a row, budget: most tokens of them (rows of one length waste no padding). weights: how often each
-    kind is drawn (1 where absent; 0 leaves it out). blind: share of rows without an image, so that a question without
-    one is nothing new.
+    opening: ids before the image. patches: placeholders. per_scene: most questions a row, budget: most tokens of them
+    (rows of one length waste no padding). weights: how often each kind is drawn (1 where absent; 0 leaves it out).
+    blind: share of rows without an image, so that a question without one is nothing new.
     """
 
     opening: tuple[int, ...]
@@ -245,34 +250,9 @@ def pack(corpus: Corpus, rows: np.ndarray, how: Packing, rng: np.random.Generato
     words = None
     if how.prefix == "map" and corpus.maps is not None and corpus.vocabulary is not None:
         cells = corpus.maps[rows].astype(np.int64)
-        if how.patches < cells.shape[1]:
-            cells = thin(cells, how.patches, rng)
         words = torch.from_numpy(np.where(cells < 0, -1, corpus.vocabulary[cells]))
     ids, labels, segment, kinds = (torch.from_numpy(array) for array in stacked)
     return Packed(ids, labels, segment, kinds, torch.from_numpy(np.asarray(rows, np.int64)), words)
-
-
-_LOOKS = list(SLOTS).index("column")  # the slots before say what is there, those from here on where
-
-
-def thin(maps: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Word maps (B, P, S) cut to `count` cells each, in their order: one of every object, then any others.
-
-    A cell keeps its place's words, so nothing that is asked for is lost but the floor's share of the attention, which
-    hides the objects from a model that has learnt nothing yet.
-    """
-    kept = np.empty((len(maps), count, maps.shape[2]), maps.dtype)
-    for row, cells in enumerate(maps):
-        score = rng.random(len(cells))
-        _, which = np.unique(
-            cells[:, :_LOOKS], axis=0, return_inverse=True
-        )  # cells that look alike: objects, the floor
-        for look in range(which.max() + 1):
-            members = np.flatnonzero(which == look)
-            if cells[members[0], 0] >= 0:  # an object: the floor has no size
-                score[rng.choice(members)] += 1
-        kept[row] = cells[np.sort(np.argsort(-score, kind="stable")[:count])]
-    return kept
 
 
 def _row(

@@ -8,7 +8,7 @@ in `VISION` or `LANGUAGE`.
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -27,8 +27,8 @@ from vlmlab.vision import (
     ViT,
     ViTConfig,
 )
-from vlmlab.vision.images import PADS
-from vlmlab.vision.mambavision_config import LEVELS
+from vlmlab.vision.images import IMAGENET_MEAN, IMAGENET_STD, PADS
+from vlmlab.vision.mambavision_config import LEVELS, variant_config
 from vlmlab.vlm.projectors import POOLED, PROJECTORS, build_projector
 from vlmlab.vlm.templates import TEMPLATES
 
@@ -229,6 +229,27 @@ def _cobra_tiny(name: str, projector: str, pooled: int | None = None) -> VLMConf
     )
 
 
+def _with_mambavision(
+    name: str, cobra: VLMConfig, variant: str, image_size: int, feature_layer: int | tuple[int, ...] = -2
+) -> VLMConfig:
+    """A Cobra whose two encoders are replaced by a MambaVision, all else as it was."""
+    return replace(
+        cobra,
+        name=name,
+        image_size=image_size,
+        vision=variant_config(variant, num_classes=0),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        feature_layer=feature_layer,
+    )
+
+
+def _cell(name: str, seeing: VLMConfig, speaking: VLMConfig) -> VLMConfig:
+    """The encoder of one preset before the language model of another, with LLaVA-1.5's projector between."""
+    encoder = {field: getattr(seeing, field) for field in ("vision", "mean", "std", "feature_layer")}
+    return replace(speaking, name=name, projector="mlp2x_gelu", **encoder)
+
+
 PRESETS: dict[str, VLMConfig] = {
     config.name: config
     for config in (
@@ -252,7 +273,18 @@ PRESETS: dict[str, VLMConfig] = {
         _cobra_tiny("cobra-tiny-ldp", "fused-ldpnet", pooled=4),
         _cobra("cobra-3b", "fused-gelu-mlp"),
         _cobra("cobra-3b-ldp", "fused-ldpnet"),
+        _with_mambavision("cobra-mambavision-tiny", _cobra_tiny("", "fused-gelu-mlp"), "tiny", 96),
+        _with_mambavision("cobra-mambavision-tiny-level3", _cobra_tiny("", "fused-gelu-mlp"), "tiny", 96, -1),
+        _with_mambavision("cobra-mambavision-tiny-both", _cobra_tiny("", "fused-gelu-mlp"), "tiny", 96, (-2, -1)),
+        # 448 px: level 2 has 28 x 28 = 784 tokens, about Cobra's 729, in windows of 14 as MambaVision-L was trained
+        _with_mambavision("cobra-mambavision-l", _cobra("", "fused-gelu-mlp"), "L", 448),
     )
+}
+PRESETS |= {  # the cells of vlmlab.benchmarks.experiment
+    name: _cell(name, PRESETS[seeing], PRESETS[speaking])
+    for encoder, seeing in (("clip", "llava-tiny"), ("fused", "cobra-tiny"), ("mambavision", "cobra-mambavision-tiny"))
+    for backbone, speaking in (("llama", "llava-tiny"), ("mamba", "cobra-tiny"))
+    for name in [f"{encoder}-{backbone}-tiny"]
 }
 
 

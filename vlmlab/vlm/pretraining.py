@@ -1,4 +1,4 @@
-"""Batches and losses of the two pretrainings: the encoder on captions, the language model on text. Notebooks 01, 04."""
+"""Batches and losses of the pretrainings: encoders on captions or labels, language models on text. Notebook 04."""
 
 import numpy as np
 import torch
@@ -9,6 +9,9 @@ from vlmlab.language import Llama, Mamba
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes import Scene
 from vlmlab.scenes.captions import caption, sentences
+from vlmlab.scenes.kinds import COLOURS, MATERIALS, SIZES
+from vlmlab.scenes.kinds import KINDS as OBJECTS
+from vlmlab.vision.classification import LabelBatch
 from vlmlab.vision.contrastive import ContrastiveBatch, pad_ids
 from vlmlab.vision.images import Preprocess
 from vlmlab.vlm.conversations import KINDS, SLOTS, WORDS, word_map
@@ -18,6 +21,8 @@ from vlmlab.vlm.splice import IGNORE
 FLOOR = 0.25  # share of the bare patches, four in five of all, that carry the word loss
 _KIND = list(SLOTS).index("kind")
 SLOT_BOUNDS = tuple(np.cumsum([0, *(len(words) for words in SLOTS.values())]).tolist())
+LABELS = tuple(OBJECTS) + tuple(f"{word} {kind}" for word in (*COLOURS, *SIZES, *MATERIALS) for kind in OBJECTS)
+"""The labels of a scene in multi-label classification: "cat", "red cat", "small cat", "shiny cat"."""
 
 
 def contrastive_batch(
@@ -36,13 +41,9 @@ def contrastive_batch(
     """
     rgb, texts, targets = np.array(rgb), [], []
     for index, (mask, scene) in enumerate(zip(masks, scenes, strict=True)):
-        if rng.random() < flips:
-            rgb[index], mask, scene = rgb[index, :, ::-1].copy(), mask[:, ::-1], scene.twin("mirror")
+        rgb[index], mask, scene = _mirrored(rgb[index], mask, scene, rng, flips)
         texts.append(_caption(scene, rng))
-        cells = word_map(scene, mask, grid)
-        bare = cells[:, _KIND] == WORDS.index("floor")
-        cells[bare & (rng.random(bare.shape) > FLOOR)] = -1
-        targets.append(cells)
+        targets.append(_patch_words(mask, scene, grid, rng))
     pad = tokenizer.id("<pad>")
     return ContrastiveBatch(
         preprocess.normalise(rgb),
@@ -51,6 +52,51 @@ def contrastive_batch(
         SLOT_BOUNDS,
         torch.from_numpy(np.stack(targets).astype(np.int64)),
     )
+
+
+def label_batch(
+    rgb: np.ndarray,
+    masks: np.ndarray,
+    scenes: list[Scene],
+    preprocess: Preprocess,
+    grid: int,
+    rng: np.random.Generator,
+    flips: float = 0.0,
+) -> LabelBatch:
+    """Pictures (N, S, S, 3) with which of `LABELS` hold, and for each patch the words for what it shows; flips as in
+    `contrastive_batch`."""
+    rgb, holds, targets = np.array(rgb), [], []
+    for index, (mask, scene) in enumerate(zip(masks, scenes, strict=True)):
+        rgb[index], mask, scene = _mirrored(rgb[index], mask, scene, rng, flips)
+        holds.append(labels(scene))
+        targets.append(_patch_words(mask, scene, grid, rng))
+    words = torch.from_numpy(np.stack(targets).astype(np.int64))
+    return LabelBatch(preprocess.normalise(rgb), torch.from_numpy(np.stack(holds)), SLOT_BOUNDS, words)
+
+
+def labels(scene: Scene) -> np.ndarray:
+    """Which of `LABELS` hold in a scene, bool (len(LABELS),)."""
+    said = {
+        f"{word} {item.kind}".strip() for item in scene.objects for word in ("", item.colour, item.size, item.material)
+    }
+    return np.array([label in said for label in LABELS])
+
+
+def _mirrored(
+    rgb: np.ndarray, mask: np.ndarray, scene: Scene, rng: np.random.Generator, share: float
+) -> tuple[np.ndarray, np.ndarray, Scene]:
+    """A picture with its mask and scene; mirrored, all three, in a share of cases."""
+    if rng.random() < share:
+        return rgb[:, ::-1].copy(), mask[:, ::-1], scene.twin("mirror")
+    return rgb, mask, scene
+
+
+def _patch_words(mask: np.ndarray, scene: Scene, grid: int, rng: np.random.Generator) -> np.ndarray:
+    """The word map of a picture, without most of its bare patches."""
+    cells = word_map(scene, mask, grid)
+    bare = cells[:, _KIND] == WORDS.index("floor")
+    cells[bare & (rng.random(bare.shape) > FLOOR)] = -1
+    return cells
 
 
 def _caption(scene: Scene, rng: np.random.Generator) -> str:

@@ -33,6 +33,8 @@ MODELS: dict[str, dict[str, tuple[str, str]]] = {
     "cobra-tiny-ldp": FUSED,
 }
 """Shipped model -> which of its parts lie in files of their own; its recipe has its name."""
+COMPARED = {"cobra-tiny": ("language-mamba-tiny", "cobra-tiny-stage1", "cobra-tiny-aligned")}
+"""Shipped model -> runs whose figures are recorded beside it, but not their weights."""
 
 
 def halves(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -63,12 +65,15 @@ def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Cal
         saving.save(vlm, folder / f"{name}.safetensors", MODELS[name], torch.float16, {"recipe": name})
         ship(_record(name), f"checkpoints/{name}.safetensors")
         listing[name] = [f"checkpoints/{file}" for file in (f"{name}.safetensors", "tokenizer.json", *parts[name])]
+    beside = [name for each in names for name in COMPARED.get(each, ())]
     found = manifest()
     found["models"] |= {name: {"files": files} for name, files in listing.items()}
+    found["runs"] = found.get("runs", {}) | {name: _record(name) for name in beside}
     write_json(runtime.data_dir() / "manifest.json", found)
-    for name in names if measure else ():
-        if not name.endswith("stage1"):
-            record_results(name, say)
+    for name in (*names, *beside) if measure else ():
+        if recipes.RECIPES[name].blind:  # stage 1 and language models answer no questions about pictures
+            weights = name if name in listing else recipes.finished(name).parent / "model.safetensors"
+            record_results(name, load(weights, "cpu"), say)
 
 
 def _part(name: str, say: Callable[[str], object]) -> None:
@@ -76,7 +81,8 @@ def _part(name: str, say: Callable[[str], object]) -> None:
     path = runtime.data_dir() / "checkpoints" / f"{name}.safetensors"
     tensors, _ = read_tensors(recipes.finished(name))
     config = get_preset(recipes.RECIPES[name].preset)
-    if name.startswith("language"):
+    encoder = not name.startswith("language")
+    if not encoder:
         metadata = {"language": json.dumps(asdict(config.language))}
     else:
         metadata = {"vision": json.dumps(asdict(recipes.encoder_config(config, name.split("-")[0])))}
@@ -84,7 +90,7 @@ def _part(name: str, say: Callable[[str], object]) -> None:
         tensors = {key: value for key, value in tensors.items() if key.startswith("vision.")}
     say(f"shipping {name}")
     write_tensors(path, halves(tensors), metadata)
-    ship(_record(name), f"checkpoints/{name}.safetensors")
+    ship({"encoder": encoder, **_record(name)}, f"checkpoints/{name}.safetensors")
 
 
 def _record(name: str) -> dict[str, Any]:
@@ -103,9 +109,8 @@ def _record(name: str) -> dict[str, Any]:
     }
 
 
-def record_results(name: str, say: Callable[[str], object] = print) -> None:
-    """Evaluate a shipped model on held-out scenes, in both answer formats, and put the tables into the manifest."""
-    vlm = load(name, "cpu")
+def record_results(name: str, vlm: VLM, say: Callable[[str], object] = print) -> None:
+    """Evaluate a model on held-out scenes, in both answer formats, and put the tables into the manifest."""
     results = {}
     for benchmark in BENCHMARKS:
         for form in ("sentence", "word"):

@@ -11,7 +11,9 @@ from vlmlab import runtime
 from vlmlab.errors import BadCheckpoint, BadInput, UnknownName
 from vlmlab.files import read_json, read_tensors, sha256, write_json
 from vlmlab.language.tokenizer import Tokenizer
+from vlmlab.vision import MambaVision, MambaVisionConfig, Preprocess
 from vlmlab.vision.contrastive import ContrastiveModel, TextTower
+from vlmlab.vision.images import NORMALISATION
 from vlmlab.vision.vit import ViT, ViTConfig
 from vlmlab.vlm import saving
 from vlmlab.vlm.model import VLM
@@ -21,9 +23,10 @@ LICENCE = "Apache-2.0"
 
 
 def manifest() -> dict[str, Any]:
-    """data/manifest.json: {"files": {path: {sha256, bytes, licence, ...}}, "models": {...}, "results": {...}}."""
+    """data/manifest.json: "files": path -> sha256, bytes, licence, recipe, ...; "models": what `load` takes; "runs":
+    recipe and cost of runs whose weights do not ship; "results": tables of both."""
     path = runtime.data_dir() / "manifest.json"
-    return read_json(path) if path.exists() else {"files": {}, "models": {}, "results": {}}
+    return read_json(path) if path.exists() else {"files": {}, "models": {}, "runs": {}, "results": {}}
 
 
 def shipped() -> list[str]:
@@ -86,6 +89,28 @@ def load_contrastive(name: str = "clip-tiny") -> tuple[ContrastiveModel, Tokeniz
         raise BadCheckpoint(f"{path} is not a contrastive checkpoint ({error}); restore it from git") from None
     saving.fill(model, tensors, path)
     return model.eval(), words
+
+
+def load_encoder(name: str) -> tuple[ViT | MambaVision, Preprocess]:
+    """A pretrained encoder without what only its pretraining needed, and how pixels are prepared for it.
+
+    name: "clip-tiny", "siglip-tiny", "dinov2-tiny" or "mambavision-tiny". Raises UnknownName for another, BadCheckpoint
+    for a file that is missing, damaged, or not the one in the manifest.
+    """
+    encoders = [Path(file).stem for file, record in manifest()["files"].items() if record.get("encoder")]
+    if name not in encoders:
+        raise UnknownName("encoder", name, encoders)
+    path = verify(f"checkpoints/{name}.safetensors")
+    tensors, metadata = read_tensors(path)
+    try:
+        values = json.loads(metadata["vision"])
+        model = ViT(ViTConfig(**values)) if "style" in values else MambaVision(MambaVisionConfig(**values))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadCheckpoint(f"{path} is not an encoder's checkpoint ({error}); restore it from git") from None
+    weights = {key.removeprefix("vision."): value for key, value in tensors.items() if key.startswith("vision.")}
+    saving.fill(model, weights, path)
+    mean, std = NORMALISATION[values.get("style", "mambavision")]
+    return model.eval(), Preprocess(model.config.image_size, mean, std)
 
 
 def ship(record: dict[str, Any], *relative: str) -> None:

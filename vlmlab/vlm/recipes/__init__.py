@@ -12,6 +12,14 @@
     cobra-tiny-stage1    the alignment stage that Cobra leaves out
     cobra-tiny-aligned   cobra-tiny after the alignment stage
     cobra-tiny-ldp       cobra-tiny with a projector that pools 64 tokens to 16
+    mambavision-tiny     multi-label classification with a MambaVision
+
+and, with mambavision-tiny in cobra-tiny for its encoders and its Mamba as it was,
+
+    cobra-mambavision-tiny-projector    the projector alone
+    cobra-mambavision-tiny              then projector and encoder
+    cobra-mambavision-tiny-everything   or everything
+    cobra-mambavision-tiny-level3, -both    the projector alone, on tokens of level 3 or of levels 2 and 3
 
 A recipe first runs the recipes it needs, unless they are done. All of a recipe's files live in work_dir()/NAME; nothing
 is written to data/ before `vlmlab.weights.publishing` is asked to.

@@ -18,7 +18,7 @@ from vlmlab.vlm import pretraining
 from vlmlab.vlm.corpus import Corpus, Packed, Packing, build_cached
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import VLMConfig
-from vlmlab.vlm.recipes.table import Recipe
+from vlmlab.vlm.recipes.table import Lesson, Recipe
 from vlmlab.vlm.templates import get_template
 from vlmlab.vlm.trainer import TrainResult, train
 
@@ -27,6 +27,7 @@ PLACES = {
     "clip-tiny": ("vision.", "vision."),
     "siglip-tiny": ("vision.", "vision.siglip."),
     "dinov2-tiny": ("vision.", "vision.dinov2."),
+    "mambavision-tiny": ("vision.", "vision."),
     "language-tiny": ("", "language."),
     "language-mamba-tiny": ("", "language."),
 }
@@ -56,8 +57,8 @@ def corpus(count: int, split: str = "train", template: str = "v1") -> Corpus:
     )
 
 
-def packing(config: VLMConfig, recipe: Recipe, prefix: str = "image") -> Packing:
-    """How a recipe's rows are packed."""
+def packing(config: VLMConfig, recipe: Recipe, lesson: Lesson, prefix: str = "image") -> Packing:
+    """How the rows of a recipe's lesson are packed."""
     words = tokenizer()
     asked = get_template(config.template, "").encode_prompt("?", words)
     opening = asked[: asked.index(words.id("<image>"))]
@@ -68,25 +69,27 @@ def packing(config: VLMConfig, recipe: Recipe, prefix: str = "image") -> Packing
         config.image_id,
         words.id("<pad>"),
         config.image_tokens if prefix == "image" else config.grid**2,
-        recipe.per_scene,
+        lesson.per_scene,
         prefix=prefix,
-        weights=recipe.weights,
+        weights=lesson.weights,
         blind=recipe.blind,
     )
 
 
-def draw(recipe: Recipe, step: int, count: int) -> tuple[np.ndarray, np.random.Generator]:
-    """The rows of a step and the generator for the rest of its choices, from the recipe's seed and the step alone."""
+def draw(recipe: Recipe, step: int, count: int, rows: int = 1) -> tuple[np.ndarray, np.random.Generator]:
+    """The rows of a step, `rows` times the recipe's batch, and the generator for the rest of its choices, from the
+    recipe's seed and the step alone."""
     rng = np.random.default_rng([recipe.train.seed, step])
-    return np.sort(rng.choice(count, min(recipe.batch, count), replace=False)), rng
+    return np.sort(rng.choice(count, min(rows * recipe.batch, count), replace=False)), rng
 
 
 def features(vlm: VLM, pictures: SceneDataset, encoders: Sequence[Path]) -> np.ndarray:
     """H_v of all pictures, float16 (N, P, D_v) on disk, computed once: the encoder is frozen.
 
-    encoders: the files its weights come from; other weights make another cache.
+    encoders: the files its weights come from; other weights, or other layers, make another cache.
     """
-    mark = digest_of(" ".join(map(sha256, encoders)).encode()).hexdigest()[:12]
+    marks = (*map(sha256, encoders), *map(str, vlm.config.feature_layers))
+    mark = digest_of(" ".join(marks).encode()).hexdigest()[:12]
     path = runtime.work_dir() / "cache" / f"features-{mark}-{pictures.folder.name}.npy"
     if not path.exists():
         shape = (len(pictures), vlm.config.feature_tokens, vlm.config.feature_dim)
@@ -101,9 +104,15 @@ def features(vlm: VLM, pictures: SceneDataset, encoders: Sequence[Path]) -> np.n
     return np.load(path, mmap_mode="r")
 
 
-def fill_from_runs(vlm: VLM, names: Sequence[str]) -> None:
-    """Put the weights that finished recipes left into a VLM, later ones over earlier ones."""
+def fill_from_runs(vlm: VLM, names: Sequence[str], backbone: str = "") -> None:
+    """Put the weights that finished recipes left into a VLM, later ones over earlier ones.
+
+    backbone: the VLM's recipe whose language model comes first, if any (see `Recipe`).
+    """
     state = vlm.state_dict()
+    if backbone:
+        tensors, _ = read_tensors(finished(backbone))
+        state |= {key: value for key, value in tensors.items() if key.startswith("language.")}
     for name in names:
         if name == "tokenizer":
             continue
@@ -135,7 +144,17 @@ def trained(
         recipe.name, model, [{"params": prefix, "lr": rate} for prefix, rate in recipe.groups] or None, batch, loss,
         recipe.train, folder / "run", resume, evaluate, recipe.evaluate_every,
     )  # fmt: skip
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    averaged = result.ema or {}
-    write_tensors(finished(recipe.name), {name: averaged.get(name, p) for name, p in parameters.items()})
+    averaged, state = result.ema or {}, model.state_dict()
+    write_tensors(finished(recipe.name), {name: averaged.get(name, state[name]) for name in moving(model)})
     return result
+
+
+def moving(model: torch.nn.Module) -> list[str]:
+    """Names of the parameters that train, and of the running statistics beside them."""
+    found, kept = [], model.state_dict()
+    for prefix, module in model.named_modules():
+        own = dict(module.named_parameters(prefix, recurse=False))
+        if any(p.requires_grad for p in own.values()):
+            found += [name for name, p in own.items() if p.requires_grad]
+            found += [name for name, _ in module.named_buffers(prefix, recurse=False) if name in kept]
+    return found

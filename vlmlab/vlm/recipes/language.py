@@ -11,11 +11,11 @@ from vlmlab.scenes import sample
 from vlmlab.scenes.questions import Balance
 from vlmlab.vlm import pretraining
 from vlmlab.vlm.conversations import WORKSHEETS
-from vlmlab.vlm.corpus import Packed, Packing, items_of, pack
+from vlmlab.vlm.corpus import Packed, items_of, pack
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import get_preset
 from vlmlab.vlm.recipes.common import corpus, draw, finished, packing, shares, tokenizer, trained
-from vlmlab.vlm.recipes.table import Recipe
+from vlmlab.vlm.recipes.table import TEXT, Lesson, Recipe
 from vlmlab.vlm.trainer import TrainResult
 
 PROSE = Path(vlmlab.language.__file__).parent / "prose.txt"
@@ -37,29 +37,29 @@ def train_tokenizer(recipe: Recipe, resume: bool) -> None:
 
 
 def train_language(recipe: Recipe, resume: bool) -> TrainResult:
-    """Pretrain a preset's language model on described scenes (one batch in four) and on word maps."""
+    """Pretrain a preset's language model on word maps, and behind the worksheets one batch in eight on described
+    scenes."""
     config = get_preset(recipe.preset)
     model = VLM.from_preset(config, "cpu", tokenizer(), seed=recipe.train.seed).language
     data, held_out = (
         corpus(count, split, config.template) for count, split in ((recipe.scenes, "train"), (recipe.checks, "val"))
     )
-    text, maps = packing(config, recipe, "text"), packing(config, recipe, "map")
-    shown = recipe.cells or (maps.patches,)
-
-    def lesson(step: int) -> Packing:
-        """The maps of that step, thinned as the recipe's cells say."""
-        return replace(maps, patches=shown[min(step * len(shown) // recipe.train.steps, len(shown) - 1)])
+    text = packing(config, recipe, Lesson(1.0, TEXT), "text")
+    lessons = {lesson: packing(config, recipe, lesson, "map") for lesson in recipe.lessons}
+    last = recipe.lessons[-1]
 
     def batch(step: int) -> Packed:
-        rows, rng = draw(recipe, step, len(data))
-        return pack(data, rows, text if step % 4 == 0 else lesson(step), rng)
+        lesson = recipe.lesson(step)
+        if lesson is last and step % 8 == 0:
+            rows, rng = draw(recipe, step, len(data))
+            return pack(data, rows, text, rng)
+        rows, rng = draw(recipe, step, len(data), lesson.rows)
+        return pack(data, rows, lessons[lesson], rng)
 
     def evaluate(step: int) -> dict[str, float]:
         found: dict[str, float] = {}
-        for how in (text, lesson(step)):
-            checks = pack(
-                held_out, np.arange(min(64, len(held_out))), replace(how, weights=()), np.random.default_rng(1)
-            )
+        for how in (text, replace(lessons[last], weights=())):
+            checks = pack(held_out, np.arange(min(128, len(held_out))), how, np.random.default_rng(1))
             logits = model.head(pretraining.language_hidden(model, checks, config.image_id))
             found |= {f"{how.prefix}/{kind}": value for kind, value in shares(logits, checks).items()}
         return found

@@ -15,6 +15,7 @@ RUNNERS: dict[str, Callable[[Recipe, bool], TrainResult | None]] = {
     "clip": encoders.contrastive,
     "siglip": encoders.contrastive,
     "dinov2": encoders.self_distillation,
+    "mambavision": encoders.classification,
     "language": language.train_language,
     "llava": stages.train_stage,
     "cobra": stages.train_stage,
@@ -30,8 +31,8 @@ def run(name: str, resume: bool = False, **overrides: Any) -> TrainResult | None
     if name not in RECIPES:
         raise UnknownName("recipe", name, RECIPES)
     recipe = override(RECIPES[name], overrides)
-    for need in recipe.needs:
-        if not finished(need).exists():
+    for need in (*recipe.needs, recipe.backbone):
+        if need and not finished(need).exists():
             run(need, resume=True)
     return RUNNERS[name.split("-")[0]](recipe, resume)
 

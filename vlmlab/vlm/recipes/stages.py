@@ -1,6 +1,7 @@
 """Recipes of whole VLMs: stage 1, stage 2, and Cobra's single stage. Notebooks 04 and 09."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,46 +23,51 @@ from vlmlab.vlm.recipes.common import (
     tokenizer,
     trained,
 )
-from vlmlab.vlm.recipes.table import DESCRIBE, Recipe
+from vlmlab.vlm.recipes.table import Recipe
 from vlmlab.vlm.saving import save
 from vlmlab.vlm.trainer import TrainResult
 
 
 def train_stage(recipe: Recipe, resume: bool) -> TrainResult:
-    """Train some parts of a VLM around its frozen encoder, from the weights of the recipes that it needs."""
+    """Train some parts of a VLM from the weights of the recipes that it needs; a frozen encoder runs only once."""
     config, words = get_preset(recipe.preset), tokenizer()
     vlm = VLM.from_preset(config, "auto", words, seed=recipe.train.seed)
-    fill_from_runs(vlm, recipe.needs)
+    fill_from_runs(vlm, recipe.needs, recipe.backbone)
     vlm.freeze().unfreeze(*recipe.parts)
     encoders = [finished(name) for name in recipe.needs if name in ENCODERS]
     pictures, held = scenes(recipe.scenes), scenes(recipe.checks, "val")
     data, held_data = (
         corpus(count, split, config.template) for count, split in ((recipe.scenes, "train"), (recipe.checks, "val"))
     )
-    seen, held_seen = (features(vlm, each, encoders) for each in (pictures, held))
-    how = packing(config, recipe)
-    describe = replace(how, weights=DESCRIBE)
+    looks = "vision" in recipe.parts  # then pixels go in, else features
+    seen, held_seen = (each.rgb if looks else features(vlm, each, encoders) for each in (pictures, held))
+    lessons = {lesson: packing(config, recipe, lesson) for lesson in recipe.lessons}
 
     def batch(step: int) -> tuple[Packed, Tensor]:
-        rows, rng = draw(recipe, step, len(data))
-        now = describe if step < recipe.describe_first * recipe.train.steps else how
-        return pack(data, rows, now, rng), torch.from_numpy(seen[rows])
+        lesson = recipe.lesson(step)
+        rows, rng = draw(recipe, step, len(data), lesson.rows)
+        return pack(data, rows, lessons[lesson], rng), images(seen[rows])
+
+    def images(chosen: np.ndarray) -> Tensor:
+        return vlm.preprocess.normalise(chosen) if looks else torch.from_numpy(chosen).float()
 
     def loss(given: tuple[Packed, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        packed, images = given
-        images = images[(packed.ids == config.image_id).any(1)].float()  # not of the blind rows
-        out = vlm(None, packed.ids, packed.labels, segments=packed.segment, image_features=images, loss_only=True)
-        return out.loss, {}
+        packed, shown = given
+        shown = shown[(packed.ids == config.image_id).any(1)]  # not of the blind rows
+        return answer(packed, shown, labels=packed.labels, loss_only=True).loss, {}
 
-    everything = replace(how, weights=(), blind=0.0)
+    def answer(packed: Packed, shown: Tensor, **more: Any) -> Any:
+        pixels, known = (shown, None) if looks else (None, shown)
+        return vlm(pixels, packed.ids, segments=packed.segment, image_features=known, **more)
+
+    everything = replace(lessons[recipe.lessons[-1]], weights=(), blind=0.0)
 
     def evaluate(step: int) -> dict[str, float]:
         found: dict[str, list[Tensor]] = {}
         for start in range(0, min(256, len(held_data)), 64):
             rows = np.arange(start, min(start + 64, len(held_data)))
             packed = pack(held_data, rows, everything, np.random.default_rng(start)).to(vlm.device)
-            images = torch.from_numpy(held_seen[rows]).float().to(vlm.device)
-            logits = vlm(None, packed.ids, segments=packed.segment, image_features=images)
+            logits = answer(packed, images(held_seen[rows]).to(vlm.device))
             for kind, right in pretraining.answers_right(logits, packed).items():
                 found.setdefault(kind, []).append(right.float())
         return {kind: round(float(torch.cat(values).mean()), 4) for kind, values in found.items()}

@@ -1,6 +1,6 @@
 """What each recipe trains, on how much and how: the numbers. Notebooks 04, 08 and 09."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vlmlab.scenes.questions import TYPES
@@ -9,14 +9,27 @@ from vlmlab.vlm.trainer import TrainConfig
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What is drawn in a part of a recipe's steps.
+
+    until: where the part ends, as a fraction of the steps. weights, per_scene: see corpus.Packing. rows: how many times
+    as many rows a step as the recipe says: worksheets alone are short.
+    """
+
+    until: float
+    weights: tuple[tuple[str, float], ...]
+    per_scene: int = 24
+    rows: int = 1
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What a recipe trains and on how much.
 
-    batch: rows a step. per_scene: most questions a row. scenes: of the train split; checks: of the split `val`, watched
-    while training. needs: recipes that come first. parts: of the VLM that train. weights, blind: see corpus.Packing.
-    groups: (prefix of parameter names, learning rate) where it is not train.lr. describe_first: share of the steps, at
-    the start, that draw only descriptions. cells: how many cells of a word map are shown, in turn over equal shares of
-    the steps (all if empty).
+    batch: rows a step. scenes: of the train split; checks: of the split `val`, watched while training. needs: recipes
+    that come first. backbone: a VLM's recipe, which comes first too, whose language model is taken over. parts: of the
+    VLM that train. lessons: what is drawn, in their order. blind: see corpus.Packing. groups: (prefix of parameter
+    names, learning rate) where it is not train.lr.
     """
 
     name: str
@@ -24,33 +37,42 @@ class Recipe:
     batch: int
     scenes: int
     checks: int = 1024
-    per_scene: int = 0
     needs: tuple[str, ...] = ()
+    backbone: str = ""
     preset: str = "llava-tiny"
     parts: tuple[str, ...] = ()
-    weights: tuple[tuple[str, float], ...] = ()
+    lessons: tuple[Lesson, ...] = ()
     groups: tuple[tuple[str, float], ...] = ()
     blind: float = 0.0
-    describe_first: float = 0.0
-    cells: tuple[int, ...] = ()
     evaluate_every: int = 100
+
+    def lesson(self, step: int) -> Lesson:
+        """What is drawn in a step."""
+        done = (step + 0.5) / self.train.steps
+        return next(lesson for lesson in self.lessons if done <= lesson.until or lesson is self.lessons[-1])
+
+
+def _only(**weights: float) -> tuple[tuple[str, float], ...]:
+    return tuple((kind, weights.get(kind, 0.0)) for kind in KINDS)
 
 
 DESCRIPTIONS = ("dense", "directions", "full", "short caption", "order", *WORKSHEETS)
-DESCRIBE = (*((kind, 0.0) for kind in KINDS if kind not in DESCRIPTIONS), ("full", 0.15))
-# How often stage 2 draws each kind. In a description nearly every word has to be seen; of a sentence that answers, one
-# or two; a single word teaches least.
-MIXTURE = (
-    *((name, 2.0) for name in ("dense", *WORKSHEETS, "existence", "attribute", "relation")),
-    ("directions", 0.3),
-    *((f"{name} (word)", 0.4) for name in TYPES),
-    ("full", 0.15),
+DESCRIBE = Lesson(1.0, _only(**(dict.fromkeys(DESCRIPTIONS, 1.0) | {"full": 0.15})))
+# In a worksheet nearly every word has to be seen; of a sentence that answers, one or two; a single word teaches least.
+# Worksheets alone, the inventory most, make a model look up what belongs to a noun within a few hundred steps; among
+# questions the same takes thousands.
+SHEETS = Lesson(0.4, _only(inventory=4.0, looks=1.0, pairs=1.0, checklist=1.0), per_scene=3, rows=2)
+MIXTURE = Lesson(
+    1.0,
+    (
+        *((name, 2.0) for name in ("dense", *WORKSHEETS, "existence", "attribute", "relation")),
+        ("directions", 0.3),
+        *((f"{name} (word)", 0.4) for name in TYPES),
+        ("full", 0.15),
+    ),
 )
-# And of the language model's first lessons: worksheets most, where every object is asked about.
-SIMPLE = (
-    *(("inventory", 4.0), ("looks", 3.0), ("pairs", 2.0), ("checklist", 3.0)),
-    *(("dense", 2.0), ("directions", 0.5), ("full", 0.3)),
-)
+# Behind a description instead of a map: what it tells. It names no places.
+TEXT = _only(**dict.fromkeys(("dense", "existence", "count", "attribute", "comparison"), 1.0))
 
 FAST: dict[str, Any] = {"betas": (0.9, 0.98), "precision": "bf16", "optimizer": "muon"}
 DECAY: dict[str, Any] = {"weight_decay": 0.05, "warmup": 0.05}
@@ -63,11 +85,9 @@ def _language(name: str, preset: str, embeddings: str) -> Recipe:
         TrainConfig(steps=1600, lr=2e-3, weight_decay=0.01, **FAST),
         batch=16,
         scenes=64000,
-        per_scene=24,
         preset=preset,
-        weights=SIMPLE,
+        lessons=(SHEETS, MIXTURE),
         groups=((embeddings, 6e-4),),
-        cells=(12, 24, 64, 64),
         needs=TOKENIZER,
     )
 
@@ -79,10 +99,9 @@ def _align(name: str, preset: str, needs: tuple[str, ...]) -> Recipe:
         TrainConfig(steps=150, lr=4e-3, **FAST),
         batch=16,
         scenes=64000,
-        per_scene=24,
         preset=preset,
         parts=("projector",),
-        weights=DESCRIBE,
+        lessons=(DESCRIBE,),
         needs=(*TOKENIZER, *needs),
     )
 
@@ -94,18 +113,35 @@ def _instruct(name: str, preset: str, embeddings: str, needs: tuple[str, ...]) -
         TrainConfig(steps=1600, lr=1.2e-3, weight_decay=0.01, **FAST),
         batch=16,
         scenes=64000,
-        per_scene=24,
         preset=preset,
         parts=("projector", "language"),
-        weights=MIXTURE,
+        lessons=(replace(SHEETS, until=0.25), MIXTURE),
         groups=((f"language.{embeddings}", 4e-4),),
         blind=1 / 16,
-        describe_first=0.2,
         evaluate_every=500,
         needs=(*TOKENIZER, *needs),
     )
 
 
+def _swap(name: str, needs: tuple[str, ...], parts: tuple[str, ...], preset: str = "cobra-mambavision-tiny") -> Recipe:
+    """MambaVision in Cobra: some parts train, all others stay as cobra-tiny and mambavision-tiny left them."""
+    return Recipe(
+        name,
+        TrainConfig(steps=600, lr=1.2e-3, weight_decay=0.01, **FAST),
+        batch=16,
+        scenes=64000,
+        preset=preset,
+        backbone="cobra-tiny",
+        parts=parts,
+        lessons=(replace(SHEETS, until=0.25), MIXTURE),
+        groups=tuple((part, 4e-4) for part in parts if part != "projector"),
+        blind=1 / 16,
+        evaluate_every=300,
+        needs=(*TOKENIZER, "mambavision-tiny", *needs),
+    )
+
+
+SWAPPED = "cobra-mambavision-tiny"
 COBRA = ("dinov2-tiny", "siglip-tiny", "language-mamba-tiny")
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -130,5 +166,14 @@ RECIPES: dict[str, Recipe] = {
         _align("cobra-tiny-stage1", "cobra-tiny", COBRA),
         _instruct("cobra-tiny-aligned", "cobra-tiny", "embeddings", (*COBRA, "cobra-tiny-stage1")),
         _instruct("cobra-tiny-ldp", "cobra-tiny-ldp", "embeddings", COBRA),
+        Recipe(
+            "mambavision-tiny", TrainConfig(steps=1800, lr=2e-3, **DECAY, **FAST), batch=96, scenes=64000,
+            preset="cobra-mambavision-tiny",
+        ),
+        _swap(f"{SWAPPED}-projector", (), ("projector",)),
+        _swap(f"{SWAPPED}-level3", (), ("projector",), f"{SWAPPED}-level3"),
+        _swap(f"{SWAPPED}-both", (), ("projector",), f"{SWAPPED}-both"),
+        _swap(SWAPPED, (f"{SWAPPED}-projector",), ("projector", "vision")),
+        _swap(f"{SWAPPED}-everything", (f"{SWAPPED}-projector",), ("projector", "vision", "language")),
     )
 }  # fmt: skip
