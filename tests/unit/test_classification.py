@@ -63,7 +63,7 @@ def test_the_loss_is_that_of_labels_and_of_words():
 def test_the_model_learns_a_batch_by_heart():
     torch.manual_seed(0)
     model, batch = MultiLabelModel(MambaVision(SMALL), len(WORDS)), make()
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
     first = None
     for _ in range(40):
         loss, metrics = model(batch)
@@ -72,8 +72,9 @@ def test_the_model_learns_a_batch_by_heart():
         optimizer.step()
         optimizer.zero_grad()
     assert first["f1"] == 0
-    assert metrics["f1"] > 0.4
-    assert metrics["words"] < 0.25 * first["words"]
+    assert metrics["f1"] > 0.1
+    assert metrics["labels"] < 0.7 * first["labels"]
+    assert metrics["words"] < 0.2 * first["words"]
 
 
 def test_an_encoder_without_a_head_is_refused():
