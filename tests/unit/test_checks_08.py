@@ -1,4 +1,4 @@
-"""Each check of notebook 08 accepts the notebook's own solution and names the mistake of wrong answers."""
+"""Each check of notebook 08 names the mistake of wrong answers."""
 
 import pytest
 import torch
@@ -11,30 +11,6 @@ from vlmlab.vision.contrastive import clip_loss, siglip_loss
 from vlmlab.vision.fused import NORMALISATION
 
 SOLUTIONS = solutions("08_cobra_architecture.py", {"torch": torch, "F": F, "nn": nn, "NORMALISATION": NORMALISATION})
-NAMES = ("fuse", "block_parameters", "causal_conv", "break_even", "siglip_in_chunks", "compact_projector")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_notebooks_solutions_are_right(name, judged):
-    assert judged(getattr(nb08, name), SOLUTIONS[name]).ok
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_not_begun(name, judged):
-    for answer in (..., lambda *_: ..., lambda *_: None):
-        verdict = judged(getattr(nb08, name), answer)
-        assert not verdict.ok
-        assert verdict.mistake == "not begun"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_exception_is_shown(name, judged):
-    def broken(*_):
-        return [][3]
-
-    verdict = judged(getattr(nb08, name), broken)
-    assert verdict.mistake == "exception"
-    assert "IndexError" in verdict.message
 
 
 # ------------------------------------------------------------------ wrong answers, and the mistake each looks like

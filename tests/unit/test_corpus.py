@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from vlmlab.errors import BadInput
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes import sample
 from vlmlab.vlm import corpus as C
@@ -101,6 +102,12 @@ def test_rows_respect_the_budget_and_weights(data, words):
     assert set(only.kinds[only.kinds >= 0].tolist()) == {KINDS.index("dense")}
     small = C.pack(data, np.arange(5), how(words, budget=60), np.random.default_rng(0))
     assert all(int((row > 0).sum()) <= 60 or int(row.max()) == 1 for row in small.segment)
+
+
+def test_a_scene_without_a_question_to_draw_is_told(data, words):
+    zero = tuple((kind, 0.0) for kind in KINDS)
+    with pytest.raises(BadInput, match="row 3 of the corpus has no question"):
+        C.pack(data, np.arange(3, 5), how(words, weights=zero), np.random.default_rng(0))
 
 
 def test_the_same_generator_gives_the_same_batch(data, words):

@@ -7,7 +7,7 @@ blue-to-orange map whose ends differ in brightness as well as in hue.
 import base64
 import html
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -98,6 +98,13 @@ def bare(axes: "Axes") -> "Axes":
     for spine in axes.spines.values():
         spine.set_visible(False)
     return axes
+
+
+def joint_legend(fig: "Figure", row: "Iterable[Axes]") -> None:
+    """Below the figure, one legend for all its panels; none if they show one curve."""
+    handles = {label: line for axes in row for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if len(handles) > 1:
+        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
 
 
 def text_colour(background: Any) -> str:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlmlab.errors import BadInput
-from vlmlab.figures.base import COLOURS, GREEN, INK, ORANGE, SKY, WIDTH, bare, new_figure, styled
+from vlmlab.figures.base import COLOURS, GREEN, ORANGE, SKY, WIDTH, joint_legend, new_figure, styled
 from vlmlab.figures.curves import DASHES, DENSE, smoothed
-from vlmlab.figures.diagrams import PALE, SOFT, arrow, box, wanted
+from vlmlab.figures.diagrams import PALE, SOFT, arrow, box, canvas, scan_inputs, wanted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,10 +25,7 @@ def architecture(shapes: Mapping[str, str], blocks: int, *, title: str | None = 
     blocks: of the Mamba.
     """
     wanted(shapes, PLACES)
-    fig = new_figure(WIDTH, 3.3 + (0.3 if title else 0))
-    axes = bare(fig.subplots())
-    axes.set_xlim(-0.25, 10.9)
-    axes.set_ylim(-0.1, 4.9)
+    fig, axes = canvas(3.3, (-0.25, 10.9), (-0.1, 4.9), title)
     for x, y, text, colour in (
         (1.5, 3.75, "DINOv2", SKY),
         (1.5, 2.45, "SigLIP", SKY),
@@ -65,8 +62,6 @@ def architecture(shapes: Mapping[str, str], blocks: int, *, title: str | None = 
         )
     axes.text(4.05, 3.2, "channels\njoined", fontsize=7.5, color=SOFT, va="center", ha="left")
     axes.text(9.0, 1.55, f"reads $[Z_v, H_q]$\n{shapes['sequence']}", ha="center", va="top", fontsize=7.5, color=SOFT)
-    if title:
-        axes.set_title(title)
     return fig
 
 
@@ -77,10 +72,7 @@ def mamba_block(shapes: Mapping[str, str], *, title: str | None = None) -> "Figu
     shapes: text for each of x, norm, u, z, conv, delta, B, C, scan, out.
     """
     wanted(shapes, STEPS)
-    fig = new_figure(WIDTH, 3.2 + (0.3 if title else 0))
-    axes = bare(fig.subplots())
-    axes.set_xlim(0, 12.0)
-    axes.set_ylim(-0.35, 5.0)
+    fig, axes = canvas(3.2, (0, 12.0), (-0.35, 5.0), title)
     for x, y, text, colour in (
         (1.0, 2.1, "RMSNorm", PALE),
         (2.75, 2.1, "in_proj", ORANGE),
@@ -118,11 +110,8 @@ def mamba_block(shapes: Mapping[str, str], *, title: str | None = None) -> "Figu
     ):
         axes.text(x, y, symbol, ha="center", va="center", fontsize=9.5)
         axes.text(x, y - (0.3 if symbol else 0), shapes[name], ha="center", va="center", fontsize=7, color=SOFT)
-    told = "\n".join(f"{sign} {shapes[name]}" for sign, name in (("$\\Delta$", "delta"), ("$B$", "B"), ("$C$", "C")))
-    axes.text(7.4, 1.62, told, fontsize=7.5, color=INK, va="center", ha="left")
+    scan_inputs(axes, 7.4, 1.62, shapes)
     axes.text(6.0, 4.8, "the residual stream, in float32", fontsize=7.5, color=SOFT, ha="center", va="center")
-    if title:
-        axes.set_title(title)
     return fig
 
 
@@ -157,9 +146,7 @@ def panels(
         axes.set_xlabel(xlabel)
     if limits:
         row[0].set_ylim(*limits)
-    if len(names) > 1:
-        handles = {label: line for axes in row for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    joint_legend(fig, row)
     if title:
         fig.suptitle(title, x=0.01, ha="left", fontsize=10.5)
     return fig

@@ -4,14 +4,31 @@ Every intermediate passes through a `tap(name, tensor) -> tensor`, which may loo
 tap the blocks run PyTorch's fused attention; with one they form the attention weights explicitly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlmlab.errors import UnknownName
+
 Tap = Callable[[str, Tensor], Tensor]
 BLOCK_PARTS = ("norm1", "q", "k", "v", "attn", "attn_out", "mid", "norm2", "hidden", "mlp")  # as they are computed
+
+
+def collector(names: Iterable[str], known: Collection[str]) -> tuple[list[str], dict[str, Tensor], Tap]:
+    """The names wanted, each once; a dict that will hold them; the tap that fills it. Raises UnknownName."""
+    wanted, found = list(dict.fromkeys(names)), dict[str, Tensor]()
+    for name in wanted:
+        if name not in known:
+            raise UnknownName("layer", name, known)
+
+    def tap(name: str, value: Tensor) -> Tensor:
+        if name in wanted:
+            found[name] = value
+        return value
+
+    return wanted, found, tap
 
 
 def swiglu(x: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.errors import BadInput, UnknownName
-from vlmlab.vision.blocks import Attention, Tap
+from vlmlab.errors import BadInput
+from vlmlab.vision.blocks import Attention, Tap, collector
 from vlmlab.vision.images import check_pixels
 from vlmlab.vision.mambavision_blocks import (
     EPS,
@@ -192,17 +192,7 @@ class MambaVision(nn.Module):
 
     def record(self, pixel_values: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Run once and return the named intermediates, in the graph for gradients. Raises UnknownName."""
-        wanted, known = list(dict.fromkeys(names)), set(self.names())
-        for name in wanted:
-            if name not in known:
-                raise UnknownName("layer", name, self.names())
-        found: dict[str, Tensor] = {}
-
-        def tap(name: str, value: Tensor) -> Tensor:
-            if name in wanted:
-                found[name] = value
-            return value
-
+        wanted, found, tap = collector(names, self.names())
         self.pooled(pixel_values, tap)
         return {name: found[name] for name in wanted}
 

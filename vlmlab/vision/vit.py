@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import BadInput, UnknownName
-from vlmlab.vision.blocks import BLOCK_PARTS, AttentionPool, Block, PatchEmbed, Tap
+from vlmlab.vision.blocks import BLOCK_PARTS, AttentionPool, Block, PatchEmbed, Tap, collector
 from vlmlab.vision.config import ViTConfig
 from vlmlab.vision.images import check_pixels
 
@@ -135,17 +135,7 @@ class ViT(nn.Module):
 
     def record(self, pixel_values: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Run once and return the named intermediates, whole (prefix tokens included), in the graph for gradients."""
-        wanted, known = list(dict.fromkeys(names)), set(self.names())
-        for name in wanted:
-            if name not in known:
-                raise UnknownName("layer", name, self.names())
-        found: dict[str, Tensor] = {}
-
-        def tap(name: str, value: Tensor) -> Tensor:
-            if name in wanted:
-                found[name] = value
-            return value
-
+        wanted, found, tap = collector(names, self.names())
         x = self._stream(pixel_values, self.config.layers, tap)
         if any(name.startswith("pool") for name in wanted):
             self.pool_tokens(x, tap)

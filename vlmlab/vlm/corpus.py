@@ -236,7 +236,10 @@ class Packing:
 
 
 def pack(corpus: Corpus, rows: np.ndarray, how: Packing, rng: np.random.Generator) -> Packed:
-    """A batch of the scenes `rows`; questions are drawn for each without replacement until its row is full."""
+    """A batch of the scenes `rows`; questions are drawn for each without replacement until its row is full.
+
+    Raises BadInput for a scene that has no question of a kind whose weight is above 0.
+    """
     weight = np.ones(len(KINDS))
     for name, value in how.weights:
         weight[KINDS.index(name)] = value
@@ -267,6 +270,8 @@ def _row(
     first, last = int(corpus.scenes[row]), int(corpus.scenes[row + 1])
     chance = weight[corpus.kinds[first:last]]
     number = min(how.per_scene, int((chance > 0).sum()))
+    if not number:
+        raise BadInput(f"row {row} of the corpus has no question of a kind whose weight is above 0")
     chosen = first + rng.choice(last - first, number, replace=False, p=chance / chance.sum())
     filled = np.cumsum(corpus.bounds[chosen + 1] - corpus.bounds[chosen]) <= how.budget
     chosen = chosen[filled] if filled.any() else chosen[:1]

@@ -60,8 +60,9 @@ def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Cal
     listing: dict[str, list[str]] = {}
     for name in names:
         say(f"shipping {name}")
-        vlm = VLM.from_preset(get_preset(recipes.RECIPES[name].preset), "cpu", words)
-        recipes.fill_from_runs(vlm, (*recipes.RECIPES[name].needs, name))
+        recipe = recipes.RECIPES[name]
+        vlm = VLM.from_preset(get_preset(recipe.preset), "cpu", words)
+        recipes.fill_from_runs(vlm, (*recipe.needs, name), recipe.backbone)
         saving.save(vlm, folder / f"{name}.safetensors", MODELS[name], torch.float16, {"recipe": name})
         ship(_record(name), f"checkpoints/{name}.safetensors")
         listing[name] = [f"checkpoints/{file}" for file in (f"{name}.safetensors", "tokenizer.json", *parts[name])]

@@ -1,0 +1,85 @@
+"""Every chapter's exercises: the notebook's own solution is right; an answer not begun, or an exception, is told."""
+
+import importlib
+import inspect
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from exercises import SOURCES, solutions
+from torch import nn
+
+from vlmlab import scenes, vision
+from vlmlab.benchmarks import held_out
+from vlmlab.checks import Verdict
+from vlmlab.scenes.programs import step
+from vlmlab.scenes.relations import LEFT, holds
+from vlmlab.vision.fused import NORMALISATION
+
+GIVEN = {
+    "scenes": scenes, "vision": vision, "held_out": held_out, "LEFT": LEFT, "step": step, "holds": holds,
+    "NORMALISATION": NORMALISATION, "torch": torch, "nn": nn, "F": F, "np": np, "math": math, "re": re,
+}  # fmt: skip
+"""What the chapters' own cells define or import before their exercises."""
+CHAPTERS = {
+    "00_start_here": ("left_of", "behind_program", "mirror_box", "interval"),
+    "01_seeing": ("unpatchify", "sigmoid_loss", "class_embeddings", "vit_parameters"),
+    "02_llava_architecture": ("projector_parameters", "splice", "label_mask", "rotate_to", "pictures_that_fit"),
+    "03_instruction_data": ("box_line", "how_many", "to_record", "holds_in"),
+    "04_training_llava": ("set_stage", "learning_rate", "sees", "rows_of"),
+    "07_selective_scan": ("zoh", "kernel", "selective", "join", "memory", "alpha"),
+    "08_cobra_architecture": (
+        "fuse", "block_parameters", "causal_conv", "break_even", "siglip_in_chunks", "compact_projector",
+    ),
+}  # fmt: skip
+"""Chapter -> its checks, each named as the function it asks for. `fooled` of chapter 00 has no one solution."""
+NAMED_OTHERWISE = {"alpha": "alpha_of"}
+EXERCISES = [(chapter, name) for chapter, names in CHAPTERS.items() for name in names]
+each_exercise = pytest.mark.parametrize(("chapter", "name"), EXERCISES, ids=lambda x: x[:40])
+
+
+def check_of(chapter: str, name: str):
+    return getattr(importlib.import_module(f"vlmlab.checks.nb{chapter[:2]}"), name)
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """The names that each chapter's solutions define."""
+    return {chapter: solutions(f"{chapter}.py", GIVEN, until="\nmy_find = ") for chapter in CHAPTERS}
+
+
+def test_no_chapter_and_no_check_is_left_out():
+    assert sorted(CHAPTERS) == sorted(path.stem for path in SOURCES.glob("*.py"))
+    for chapter, names in CHAPTERS.items():
+        module = importlib.import_module(f"vlmlab.checks.nb{chapter[:2]}")
+        public = {name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"}
+        found = {name for name in public if inspect.signature(getattr(module, name)).return_annotation is Verdict}
+        assert found - {"run_check", "fooled"} == set(names)
+
+
+@each_exercise
+def test_the_notebooks_solution_is_right(chapter, name, solved, judged):
+    verdict = judged(check_of(chapter, name), solved[chapter][NAMED_OTHERWISE.get(name, name)])
+    assert verdict.ok, verdict
+
+
+@each_exercise
+@pytest.mark.parametrize("empty", [None, ..., lambda *_: ..., lambda *_: None], ids=["None", "...", "f ...", "f None"])
+def test_an_exercise_that_is_not_begun(chapter, name, empty, judged):
+    verdict = judged(check_of(chapter, name), empty)
+    assert not verdict.ok
+    assert verdict.mistake == "not begun", verdict
+
+
+@each_exercise
+def test_an_exception_is_shown(chapter, name, judged):
+    def broken(*_):
+        return [][3]
+
+    verdict = judged(check_of(chapter, name), broken)
+    assert not verdict.ok
+    assert verdict.mistake == "exception"
+    assert "IndexError" in verdict.message
