@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmlab import __version__
-from vlmlab.commands import model, project, training, world
+from vlmlab.commands import experiment, model, project, training, world
 from vlmlab.errors import VlmlabError
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ for command in (
     model.evaluate,
     model.account,
     training.bench,
+    experiment.experiment,
     project.lab,
 ):
     app.command()(command)

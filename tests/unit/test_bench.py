@@ -111,3 +111,15 @@ def test_a_slow_contender_runs_once(monkeypatch):
 def test_peak_memory_counts_what_a_call_holds_for_a_moment():
     grown = peak_memory(lambda: np.ones(2**23).sum())
     assert grown is None or 60 * 2**20 < grown < 100 * 2**20
+
+
+def test_answering_measures_every_part_of_an_answer():
+    result = BENCHMARKS["answering"](("clip-llama-tiny", "clip-mamba-tiny"), rounds=1, tokens=2, memory=False)
+    for what in ("encode_ms", "prefill_ms", "token_ms", "answer_ms", "tokens_per_second", "weights_bytes"):
+        assert set(result[what]) == {"clip-llama-tiny", "clip-mamba-tiny"}
+        assert min(result[what].values()) > 0
+    for name, milliseconds in result["answer_ms"].items():
+        assert result["tokens_per_second"][name] == pytest.approx(2000 / milliseconds, rel=0.01)
+    assert 70 < result["prompt_tokens"]["clip-llama-tiny"] < 100
+    with pytest.raises(BadInput, match="at least"):
+        BENCHMARKS["answering"](tokens=1)

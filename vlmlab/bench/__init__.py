@@ -1,4 +1,4 @@
-"""Speed, measured: `vlmlab bench NAME`. Notebooks 00, 07, 09 and 10.
+"""Speed, measured: `vlmlab bench NAME`. Notebooks 00, 07, 09, 10 and 11.
 
 Each entry of `BENCHMARKS` is a function of keyword arguments that returns a dict of plain values.
 """
@@ -6,6 +6,7 @@ Each entry of `BENCHMARKS` is a function of keyword arguments that returns a dic
 from collections.abc import Callable
 from typing import Any
 
+from vlmlab.bench.answering import answering
 from vlmlab.bench.mamba import mamba
 from vlmlab.bench.mambavision import mambavision
 from vlmlab.bench.rendering import render
@@ -19,4 +20,5 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "mamba": mamba,
     "scaling": scaling,
     "mambavision": mambavision,
+    "answering": answering,
 }
