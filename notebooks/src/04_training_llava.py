@@ -252,9 +252,10 @@ for name, run in {"stage 1": stage1, "stage 2": stage2}.items():
 #
 # The same two stages for longer, with 64,000 scenes: recipes `llava-tiny-stage1` and `llava-tiny`. Two things are
 # particular to so small a model. Stage 2 mixes in *worksheets* (an inventory, everyone's looks, how pairs lie, a
-# checklist), and its first fifth asks for those and descriptions alone, because nearly every word of them has to be
-# seen, while of an answer it is one or two. And one row in sixteen has no picture, so that a question without one is
-# nothing new. With `profile = "full"` the next cell trains both stages again (and what they need); it goes on where it
+# checklist), and its first quarter asks for those alone, because nearly every word of them has to be seen, while of an
+# answer it is one or two: a model that learns to look up what belongs to a noun in a few hundred steps of inventories
+# does not in thousands among questions. And one row in sixteen has no picture, so that a question without one is nothing
+# new. With `profile = "full"` the next cell trains both stages again (and what they need); it goes on where it
 # was stopped.
 
 # %%
@@ -463,6 +464,11 @@ show(
 # sentence names the objects and their relation first. Each of these tokens is a task of its own, learnt one after the
 # other, and the verdict then only compares two words. LLaVA's instruction data answers in sentences too; the short form
 # is learnt afterwards, from the sentences.
+#
+# The shipped model goes one step further: where a verdict depends on places, its sentence tells them first ("cat,C4;
+# sofa,F5. The cat is left of the sofa, yes."). Compare its columns *sentence* and *word* in section 8, for relations.
+# What it cannot do, you can read off its answers too: see whether a wrong verdict follows from a wrong place, or from
+# right places that were compared wrongly.
 
 # %% [markdown]
 # ## 10. Stop anywhere, go on to the same bits
