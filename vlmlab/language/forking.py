@@ -16,12 +16,11 @@ BUCKETS = 4  # batches into which continuations of different lengths are sorted
 
 
 class Bucket(NamedTuple):
-    """Continuations of like length as rows of their own: place (n, l) of their tokens in the flattened batch, real
-    (n, l, 1) False behind their end, owner (n,) the row whose prefix they continue."""
+    """Continuations of like length as rows of their own: owner (n,) the row whose prefix they continue; shape (n, l)
+    of its part of the batch that `Fork.inside` gathers. Behind their end they run on, and nobody reads what comes."""
 
-    place: Tensor
-    real: Tensor
     owner: Tensor
+    shape: tuple[int, int]
 
 
 class Fork:
@@ -30,47 +29,62 @@ class Fork:
     def __init__(self, segments: Tensor):
         B, L = segments.shape
         place = torch.arange(L, device=segments.device).expand(B, L)
-        self.prefix = segments == 0
-        self.longest = int(self.prefix.sum(1).max())
+        prefix = segments == 0
+        sizes = prefix.sum(1)
+        self.longest = int(sizes.max())
+        # a step of length 0 leaves the state as it is; None where all prefixes are of one length
+        self.real = None if bool((sizes == self.longest).all()) else prefix[:, : self.longest, None]
         begins = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
         first = begins & (segments > 0)
-        last = self.prefix.sum(1, keepdim=True) - 1
-        self.parents = torch.where(first, last, place - 1)  # (B, L): the token before each one; -1 for none
+        self.parents = torch.where(first, sizes[:, None] - 1, place - 1)  # (B, L): the token before each; -1 for none
         owner, start = first.nonzero(as_tuple=True)
         lengths = (segments[owner] == segments[owner, start][:, None]).sum(1)
-        self.buckets = []
+        row = torch.arange(B, device=segments.device)[:, None]
+        # where each token's result will stand: prefixes (B, longest) first, then the buckets one after another
+        found = row * self.longest + place.clamp(max=self.longest - 1)
+        self.buckets, inside, end = [], [], B * self.longest
         for some in lengths.argsort().chunk(BUCKETS) if len(owner) else ():
             offset = torch.arange(int(lengths[some].max()), device=segments.device)
             real = offset < lengths[some, None]
-            inside = (owner[some] * L + start[some])[:, None] + offset
-            self.buckets.append(Bucket(inside.clamp(max=B * L - 1), real[..., None], owner[some]))
+            at = (owner[some] * L + start[some])[:, None] + offset  # (n, l) in the flattened batch
+            found.view(-1)[at[real]] = end + torch.arange(real.numel(), device=segments.device)[real.flatten()]
+            end += real.numel()
+            inside.append(at.clamp(max=B * L - 1).flatten())
+            self.buckets.append(Bucket(owner[some], (len(some), len(offset))))
+        self.inside = torch.cat(inside) if inside else place.new_zeros(0)
+        self.found = found.flatten()
+        self.row = row * L
 
     def before(self, u: Tensor, taps: int) -> list[Tensor]:
         """The token itself and the taps - 1 before it, farthest first, zero where there is none: each (B, L, D)."""
-        found, parents = [u], self.parents
+        found, parents, flat = [u], self.parents, u.flatten(0, 1)
         for _ in range(taps - 1):
             known = parents >= 0
             at = parents.clamp(min=0)
-            found.append(u.gather(1, at[..., None].expand_as(u)) * known[..., None])
+            past = flat.index_select(0, (self.row + at).flatten()).view_as(u)
+            found.append(past * known[..., None])
             parents = torch.where(known, self.parents.gather(1, at), parents)
         return found[::-1]
 
     def scan(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
         """The selective scan of u, delta (B, L, D), B, C (B, L, N) along every prefix and each of its continuations."""
         inputs, n = (u, delta, B, C), self.longest
-        y, state = _scan(tuple(x[:, :n] for x in inputs), self.prefix[:, :n, None], A, D, None)
-        out = F.pad(y, (0, 0, 0, u.shape[1] - n)).flatten(0, 1)
-        flat = tuple(x.flatten(0, 1) for x in inputs)
-        for place, real, owner in self.buckets:
-            y, _ = _scan(tuple(x[place] for x in flat), real, A, D, state[owner])
-            out = out.index_put((place[real[..., 0]],), y[real[..., 0]])
-        return out.view_as(u)
+        y, state = _scan(tuple(x[:, :n] for x in inputs), A, D, None, self.real)
+        found = [y.flatten(0, 1)]
+        sizes = [rows * length for _, (rows, length) in self.buckets]
+        gathered = zip(*(x.flatten(0, 1).index_select(0, self.inside).split(sizes) for x in inputs), strict=True)
+        for (owner, shape), parts in zip(self.buckets, gathered, strict=True):
+            y, _ = _scan(tuple(x.unflatten(0, shape) for x in parts), A, D, state.index_select(0, owner))
+            found.append(y.flatten(0, 1))
+        return torch.cat(found).index_select(0, self.found).view_as(u)
 
 
 def _scan(
-    inputs: tuple[Tensor, ...], real: Tensor, A: Tensor, D: Tensor, state: Tensor | None
+    inputs: tuple[Tensor, ...], A: Tensor, D: Tensor, state: Tensor | None, real: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Scan rows (n, l, ...) from `state`; where not real, a step of length 0 leaves the state as it is."""
+    """Scan rows (n, l, ...) from `state`; where `real` (n, l, 1) is False, the state stays as it is."""
     u, delta, B, C = (x.transpose(1, 2) for x in inputs)
-    y, state = selective_scan(u, delta * real.transpose(1, 2), A, B, C, D, initial_state=state, return_last_state=True)
-    return y.transpose(1, 2) * real, state
+    if real is not None:
+        delta = delta * real.transpose(1, 2)
+    y, state = selective_scan(u, delta, A, B, C, D, initial_state=state, return_last_state=True)
+    return y.transpose(1, 2), state
