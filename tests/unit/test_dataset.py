@@ -78,3 +78,14 @@ def test_other_settings_are_refused(whole):
         build(whole, COUNT, size=64, progress=False)
     with pytest.raises(BadInput, match="no such file"):
         SceneDataset(whole / "nowhere")
+
+
+def test_scenes_are_read_anew_and_cut_like_a_list(whole):
+    scenes = SceneDataset(whole).scenes
+    assert len(scenes) == COUNT
+    assert scenes[-1] == scenes[COUNT - 1]
+    assert scenes[-1] is not scenes[-1]  # none is kept
+    assert scenes[1:3] == [scenes[1], scenes[2]]
+    assert list(scenes) == scenes[:]
+    with pytest.raises(IndexError):
+        scenes[COUNT]

@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -37,10 +38,29 @@ class SceneDataset:
         return self.meta["count"]
 
     @cached_property
-    def scenes(self) -> list[Scene]:
+    def scenes(self) -> "Scenes":
         """The scenes, in order."""
-        lines = (self.folder / "scenes.jsonl").read_text(encoding="utf-8").splitlines()
-        return [Scene.from_json(line) for line in lines]
+        return Scenes((self.folder / "scenes.jsonl").read_bytes().splitlines())
+
+
+class Scenes(Sequence[Scene]):
+    """Scenes kept as lines of JSON and read anew at each look: a scene that was looked at keeps its geometry, and tens
+    of thousands of them would fill the memory."""
+
+    def __init__(self, lines: list[bytes]):
+        self.lines = lines
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Scene: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Scene]: ...
+    def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
+        if isinstance(index, slice):
+            return [Scene.from_json(line.decode()) for line in self.lines[index]]
+        return Scene.from_json(self.lines[index].decode())
 
 
 def build(
