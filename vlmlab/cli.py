@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmlab import __version__
-from vlmlab.commands import experiment, model, project, training, world
+from vlmlab.commands import experiment, model, project, score, training, world
 from vlmlab.errors import VlmlabError
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ for command in (
     world.render,
     training.train,
     model.evaluate,
+    score.score,
     model.account,
     training.bench,
     experiment.experiment,

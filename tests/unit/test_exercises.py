@@ -34,6 +34,9 @@ CHAPTERS = {
     "08_cobra_architecture": (
         "fuse", "block_parameters", "causal_conv", "break_even", "siglip_in_chunks", "compact_projector",
     ),
+    "10_mambavision": (
+        "put_back", "mixer_parameters", "attention_blocks", "step_size", "feature_maps", "four_ways",
+    ),
 }  # fmt: skip
 """Chapter -> its checks, each named as the function it asks for. `fooled` of chapter 00 has no one solution."""
 NAMED_OTHERWISE = {"alpha": "alpha_of"}

@@ -25,6 +25,7 @@ from vlmlab.weights.shipped import load, manifest, ship
 
 VISION = ("clip-tiny.safetensors", "vision.")
 LANGUAGE = ("language-tiny.safetensors", "")
+ENCODERS = ("clip-tiny", "dinov2-tiny", "siglip-tiny", "mambavision-tiny")
 FUSED = {f"vision.{name}": (f"{name}-tiny.safetensors", "vision.") for name in ("dinov2", "siglip")}
 MODELS: dict[str, dict[str, tuple[str, str]]] = {
     "llava-tiny-stage1": {"vision": VISION, "language": LANGUAGE},
@@ -45,17 +46,19 @@ def halves(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Callable[[str], object] = print) -> None:
     """Write data/checkpoints, data/training and data/manifest.json from the runs in work_dir().
 
-    names: of the models to ship; the parts that they share come with them. measure: also evaluate them (a few minutes
-    each) and record the results. Raises UnknownName, BadInput or BadCheckpoint (a run is missing or unfinished).
+    names: of the models to ship, or of single encoders; the parts that models share come with them. measure: also
+    evaluate the models (a few minutes each) and record the results. Raises UnknownName, BadInput or BadCheckpoint (a
+    run is missing or unfinished).
     """
     for name in names:
-        if name not in MODELS:
-            raise UnknownName("model", name, MODELS)
+        if name not in (*MODELS, *ENCODERS):
+            raise UnknownName("model", name, (*MODELS, *ENCODERS))
+    encoders, names = [name for name in names if name in ENCODERS], [name for name in names if name in MODELS]
     folder, words = runtime.data_dir() / "checkpoints", recipes.tokenizer()
     words.save(folder / "tokenizer.json")
     ship({"recipe": asdict(recipes.RECIPES["tokenizer"])}, "checkpoints/tokenizer.json")
     parts = {name: sorted({file for file, _ in MODELS[name].values()}) for name in names}
-    for file in sorted({file for files in parts.values() for file in files}):
+    for file in sorted({file for files in parts.values() for file in files} | {f"{x}.safetensors" for x in encoders}):
         _part(file.removesuffix(".safetensors"), say)
     listing: dict[str, list[str]] = {}
     for name in names:

@@ -1,0 +1,73 @@
+"""Notebook 05. TextVQA (Singh et al. 2019, arXiv 1904.08920): questions about text in pictures, ten answers each.
+
+Scored as M4C does (Hu et al. 2020, arXiv 1911.06258), and LLaVA-1.5 after it: prediction and people's answers always
+pass its answer processor, and the prediction gets the consensus accuracy of the same answer among the ten.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vlmlab.benchmarks import records
+from vlmlab.benchmarks.records import File, Record
+from vlmlab.benchmarks.vqa_text import chosen, consensus, m4c
+from vlmlab.errors import BadInput
+
+PROFILES = ("m4c",)
+PEOPLE = 10
+
+
+class Example(NamedTuple):
+    """A question about a picture, and what ten people answered."""
+
+    question_id: int
+    image_id: str
+    question: str
+    answers: tuple[str, ...]
+
+
+def read(annotations: File, questions: None = None) -> list[Example]:
+    """The examples of an official file {"data": [...]}, which holds its questions too.
+
+    Raises BadInput naming file, record and field; for a repeated question, and for other than ten answers, too.
+    """
+    if questions is not None:
+        raise BadInput(f"TextVQA's questions stand in its annotations; leave {questions} out")
+    return [_example(record) for record in records.unique(records.stream(annotations, "data"), "question_id")]
+
+
+def _example(record: Record) -> Example:
+    found = record.need("answers", list)
+    if len(found) != PEOPLE or not all(isinstance(one, str) for one in found):
+        raise record.fail("answers", f"must hold {PEOPLE} strings")
+    return Example(
+        record.need("question_id", int), record.need("image_id", str), record.need("question", str), tuple(found)
+    )
+
+
+def score(
+    examples: Sequence[Example],
+    predictions: File | Iterable[Mapping[str, Any]] | Mapping[int, str],
+    profile: str = "official",
+) -> dict[str, Any]:
+    """Consensus accuracy.
+
+    predictions: a results file or its records [{"question_id", "answer"}], or a dict question_id -> answer. The
+        official program scores a subset in silence; here each question wants its answer, as the challenge does.
+    Returns {"n", "accuracy", "official": {"Samples", "Accuracy"}}; the official accuracy is per cent with two decimals.
+    Raises UnknownName for a profile not in PROFILES, BadInput for unusable predictions.
+    """
+    chosen(profile, PROFILES)
+    said = records.answers(predictions, "question_id", "answer")
+    records.matched((example.question_id for example in examples), said)
+    total = sum(_accuracy(example.answers, said[example.question_id]) for example in examples)
+    n = len(examples)
+    return {
+        "n": n,
+        "accuracy": total / max(n, 1),
+        "official": {"Samples": n, "Accuracy": round(100 * total / max(n, 1), 2)},
+    }
+
+
+def _accuracy(answers: Sequence[str], said: str) -> float:
+    said = m4c(said)
+    return consensus([m4c(one) == said for one in answers])
