@@ -254,8 +254,8 @@ for name, run in {"stage 1": stage1, "stage 2": stage2}.items():
 # particular to so small a model. Stage 2 mixes in *worksheets* (an inventory, everyone's looks, how pairs lie, a
 # checklist), and its first quarter asks for those alone, because nearly every word of them has to be seen, while of an
 # answer it is one or two: a model that learns to look up what belongs to a noun in a few hundred steps of inventories
-# does not in thousands among questions. And one row in sixteen has no picture, so that a question without one is nothing
-# new. With `profile = "full"` the next cell trains both stages again (and what they need); it goes on where it
+# does not in thousands among questions. And one row in sixteen has no picture, so that a question without one is
+# nothing new. With `profile = "full"` the next cell trains both stages again (and what they need); it goes on where it
 # was stopped.
 
 # %%
