@@ -195,7 +195,8 @@ def test_ctrl_c_is_130(capfd, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_from_outside_leaves_no_traceback():
     code = (
-        "import sys, time, vlmlab\n"
+        "import signal, sys, time, vlmlab\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "from vlmlab import cli\n"
         "def load(name, device='auto'):\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "vlmlab.load = load\n"
