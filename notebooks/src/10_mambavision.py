@@ -38,9 +38,9 @@
 profile = "quick"  # "quick" or "full" (a longer ablation in section 8)
 seed = 13  # of the picture and of random weights
 device = "cpu"  # "auto", "cpu", "cuda" or "mps": of the training in section 8
-probed = 180  # held-out scenes for the probes of section 7
-ablation_scenes = 1000  # rendered for the ablation, a quarter of them held out
-ablation_steps = 100  # of each of its runs
+probed = 120  # held-out scenes for the probes of section 7
+ablation_scenes = 800  # rendered for the ablation, a quarter of them held out
+ablation_steps = 60  # of each of its runs
 ablation_seeds = 2  # runs of each variant, at least 2
 rounds = 2  # of timing
 
