@@ -1,5 +1,8 @@
 """The whole chain of recipes at toy size: every stage trains what it says, nothing else, and can be resumed."""
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from vlmlab.files import read_tensors
 from vlmlab.vision import MambaVision
 from vlmlab.vlm import recipes
 from vlmlab.vlm.model import VLM
+from vlmlab.vlm.recipes import common
 from vlmlab.vlm.training_log import read_metrics
 from vlmlab.weights import load
 
@@ -139,3 +143,29 @@ def test_unknown_recipes_and_fields_are_refused():
         recipes.run("llava-tinny")
     with pytest.raises(UnknownName, match="parameter 'step'"):
         recipes.run("llava-tiny", step=3)
+
+
+def test_features_go_on_where_a_kill_stopped(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMLAB_WORK", str(tmp_path))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "encoder").write_text("weights")
+    rgb = np.arange(4608, dtype=np.uint8).reshape(-1, 1)
+    pictures = MagicMock(rgb=rgb, folder=tmp_path / "scenes", __len__=lambda _: len(rgb))
+    calls = []
+
+    def see(pixels):
+        calls.append(len(pixels))
+        if len(calls) == 18:
+            raise KeyboardInterrupt
+        return pixels[:, None].float() + torch.tensor([0.0, 0.5])
+
+    vlm = SimpleNamespace(
+        config=SimpleNamespace(feature_layers=(-2,), feature_tokens=1, feature_dim=2), device="cpu",
+        preprocess=SimpleNamespace(normalise=torch.from_numpy), vision_features=see,
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        common.features(vlm, pictures, [tmp_path / "encoder"])
+    found = common.features(vlm, pictures, [tmp_path / "encoder"])
+    assert len(calls) == 18 + 1  # 17 batches were done, and 17 marked as done
+    assert np.array_equal(found, rgb[:, None] + np.array([0.0, 0.5], np.float16))
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmlab import runtime
-from vlmlab.files import read_tensors, sha256, write_tensors
+from vlmlab.files import read_json, read_tensors, sha256, write_json, write_tensors
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes.dataset import SceneDataset
 from vlmlab.scenes.dataset import build as build_scenes
@@ -84,7 +84,8 @@ def draw(recipe: Recipe, step: int, count: int, rows: int = 1) -> tuple[np.ndarr
 
 
 def features(vlm: VLM, pictures: SceneDataset, encoders: Sequence[Path]) -> np.ndarray:
-    """H_v of all pictures, float16 (N, P, D_v) on disk, computed once: the encoder is frozen.
+    """H_v of all pictures, float16 (N, P, D_v) on disk, computed once, since the encoder is frozen; goes on
+    where a kill stopped.
 
     encoders: the files its weights come from; other weights, or other layers, make another cache.
     """
@@ -92,15 +93,20 @@ def features(vlm: VLM, pictures: SceneDataset, encoders: Sequence[Path]) -> np.n
     mark = digest_of(" ".join(marks).encode()).hexdigest()[:12]
     path = runtime.work_dir() / "cache" / f"features-{mark}-{pictures.folder.name}.npy"
     if not path.exists():
+        temporary, progress = path.with_suffix(".partial.npy"), path.with_suffix(".progress.json")
+        done = read_json(progress)["done"] if progress.exists() and temporary.exists() else 0
         shape = (len(pictures), vlm.config.feature_tokens, vlm.config.feature_dim)
-        temporary = path.with_suffix(".partial.npy")
-        values = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+        values = np.lib.format.open_memmap(temporary, "r+" if done else "w+", np.float16, None if done else shape)
         with torch.inference_mode():
-            for start in range(0, len(pictures), 256):
+            for start in range(done, len(pictures), 256):
                 pixels = vlm.preprocess.normalise(pictures.rgb[start : start + 256])
                 values[start : start + 256] = vlm.vision_features(pixels.to(vlm.device)).half().cpu().numpy()
+                if start % 4096 == 0:
+                    values.flush()
+                    write_json(progress, {"done": start + 256})
         values.flush()
         temporary.rename(path)
+        progress.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r")
 
 
