@@ -92,7 +92,12 @@ def save(found: dict[str, Any]) -> str:
 
 def shipped() -> dict[str, Any]:
     """The collection in data/experiments. Raises BadInput where there is none."""
-    return read_json(runtime.data_dir() / "experiments" / f"{NAME}.json")
+    path = runtime.data_dir() / "experiments" / f"{NAME}.json"
+    if not path.exists():
+        raise BadInput(
+            f"no results of the experiment are kept yet; run it and save them: vlmlab experiment {NAME} --save"
+        )
+    return read_json(path)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

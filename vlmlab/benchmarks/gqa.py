@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks.pairs import breakdown, share
-from vlmlab.benchmarks.records import Examples, File, Record, answers, mapping
-from vlmlab.errors import BadInput, UnknownName
+from vlmlab.benchmarks.records import Examples, File, Record, alone, answers, mapping, profile_of
+from vlmlab.errors import BadInput
 
 PROFILES = ("official", "llava")
 COMMON = ("color", "material", "shape")  # the valid answers to what two objects have in common
@@ -80,8 +80,7 @@ def read(annotations: File, questions: File | None = None, choices: File | None 
         choices: as val_choices.json, id -> {"valid", "plausible"}; for validity and plausibility. It lies in memory.
     Raises BadInput, also for a question without choices where these are given, and a separate file of questions.
     """
-    if questions is not None:
-        raise BadInput(f"GQA's questions stand with their answers in the annotations; leave {questions} out")
+    alone(questions, "GQA's questions stand with their answers in the annotations")
     allowed = None if choices is None else _choices(choices)
     return Examples(lambda: _examples(annotations, allowed))
 
@@ -172,8 +171,7 @@ def score(
         grounding: the mean of `grounding`; above 1 where boxes overlap.
     Raises UnknownName for another profile, BadInput for a balanced question without prediction, attention or scene.
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
+    profile_of(profile, PROFILES)
     if (attention is None) != (scene_graphs is None):
         raise BadInput("grounding needs both, attention and scene_graphs; give the other one too, or neither")
     given = answers(predictions, "questionId", "prediction", (str,))

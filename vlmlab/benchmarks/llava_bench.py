@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vlmlab.benchmarks.pairs import share
-from vlmlab.benchmarks.records import File, Record, answers, lines, matched, of_type, unique
-from vlmlab.errors import BadInput, UnknownName
+from vlmlab.benchmarks.records import File, Record, alone, answers, lines, matched, of_type, profile_of, unique
+from vlmlab.errors import BadInput
 
 PROFILES = ("official", "clean")
 CATEGORIES = ("conv", "detail", "complex")
@@ -50,8 +50,7 @@ def read(annotations: File, questions: None = None) -> list[Example]:
 
     Raises BadInput, also for a separate file of questions.
     """
-    if questions is not None:
-        raise BadInput(f"LLaVA-Bench's questions are its annotations; leave {questions} out")
+    alone(questions, "LLaVA-Bench's questions are its annotations")
     found = []
     for record in unique(lines(annotations), "question_id"):
         category = record.need("category", str).removeprefix(PREFIX)
@@ -166,8 +165,7 @@ def score(examples: Sequence[Example], predictions: Any, profile: str = "officia
     The official program averages whatever reviews there are, so questions may be missing. Raises UnknownName for
     another profile; BadInput for a damaged review, a second one of a question, or one of a question that is not there.
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
+    profile_of(profile, PROFILES)
     categories = {example.question_id: example.category for example in examples}
     reviews = _reviews(predictions, categories)
     used = [each for each in reviews if profile == "official" or each.scores != UNREADABLE]

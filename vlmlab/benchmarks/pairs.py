@@ -17,14 +17,33 @@ def share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
+class Tally:
+    """n and the sum of accuracies, by group; an answer may earn part of a point."""
+
+    def __init__(self) -> None:
+        self.n: dict[Any, int] = {}
+        self.sum: dict[Any, float] = {}
+
+    def add(self, group: Any, accuracy: float) -> None:
+        """Count an answer in a group."""
+        self.n[group] = self.n.get(group, 0) + 1
+        self.sum[group] = self.sum.get(group, 0.0) + accuracy
+
+    def rates(self) -> dict[Any, dict[str, Any]]:
+        """{group: {"n", "accuracy"}}, the accuracy in [0, 1]."""
+        return {group: {"n": n, "accuracy": self.sum[group] / n} for group, n in sorted(self.n.items())}
+
+    def official(self) -> dict[Any, float]:
+        """{group: per cent with two decimals}, as the official programs round."""
+        return {group: round(100 * self.sum[group] / n, 2) for group, n in sorted(self.n.items())}
+
+
 def breakdown(marks: Iterable[tuple[Any, bool]]) -> dict[Any, dict[str, Any]]:
     """{group: {"n", "accuracy"}}, sorted by group, of (group, whether right)."""
-    counts: dict[Any, list[int]] = {}
+    tally = Tally()
     for group, right in marks:
-        count = counts.setdefault(group, [0, 0])
-        count[0] += 1
-        count[1] += right
-    return {group: {"n": n, "accuracy": right / n} for group, (n, right) in sorted(counts.items())}
+        tally.add(group, right)
+    return tally.rates()
 
 
 def pair_accuracy(right: Marks, pairs: Iterable[Sequence[Any]]) -> float:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks.pairs import breakdown, share
-from vlmlab.benchmarks.records import Answers, File, Record, answers, lines, matched, unique
-from vlmlab.errors import BadInput, UnknownName
+from vlmlab.benchmarks.records import Answers, File, Record, alone, answers, lines, matched, profile_of, unique
+from vlmlab.errors import BadInput
 
 PROFILES = ("official", "robust")
 
@@ -48,8 +48,7 @@ def read(annotations: File, questions: File | None = None) -> list[Example]:
 
     Raises BadInput, also where ids repeat (several splits in one file) and for a separate file of questions.
     """
-    if questions is not None:
-        raise BadInput(f"POPE's questions stand in its annotations; leave {questions} out")
+    alone(questions, "POPE's questions stand in its annotations")
     found = []
     for record in unique(lines(annotations), "question_id"):
         label = record.need("label", str)
@@ -109,8 +108,7 @@ def score(examples: Sequence[Example], predictions: Any, profile: str = "officia
         `official` has the names that the official program prints, fractions as there; a rate of nothing is 0.
     Raises UnknownName for another profile, BadInput unless exactly these questions are answered.
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
+    profile_of(profile, PROFILES)
     texts = _texts(predictions, examples)
     matched((example.question_id for example in examples), texts)
     said = [(example.answer, PARSERS[profile](texts[example.question_id])) for example in examples]

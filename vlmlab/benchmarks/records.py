@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, BinaryIO, NamedTuple, TypeVar, overload
 
-from vlmlab.errors import BadInput
+from vlmlab.errors import BadInput, UnknownName
 
 T = TypeVar("T")
 File = str | os.PathLike
@@ -113,6 +113,21 @@ def unique(records: Iterable[Record], field: str) -> Iterator[Record]:
             raise record.fail(field, f"repeats {value!r} of an earlier record")
         seen.add(value)
         yield record
+
+
+def profile_of(profile: str, profiles: Sequence[str]) -> str:
+    """The profile itself; the first one for "official". Raises UnknownName."""
+    if profile == "official":
+        return profiles[0]
+    if profile not in profiles:
+        raise UnknownName("profile", profile, profiles)
+    return profile
+
+
+def alone(questions: File | None, what: str) -> None:
+    """BadInput if a file of questions is given where the annotations hold them; what: "GQA's questions stand ..."."""
+    if questions is not None:
+        raise BadInput(f"{what}; leave {questions} out")
 
 
 class Examples(Sequence[T]):

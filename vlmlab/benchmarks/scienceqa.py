@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks.pairs import breakdown, share
-from vlmlab.benchmarks.records import Answers, File, Record, answers, mapping, matched
+from vlmlab.benchmarks.records import Answers, File, Record, answers, mapping, matched, profile_of
 from vlmlab.errors import BadInput, UnknownName
 
 PROFILES = ("official", "random-fallback")
@@ -142,8 +142,7 @@ def score(examples: Sequence[Example], predictions: Any, profile: str = "officia
         program prints and the first program's rows, in per cent with two decimals.
     Raises UnknownName for another profile, BadInput for predictions that cannot be used or answer none of the problems.
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
+    profile_of(profile, PROFILES)
     given = _given(predictions)
     if profile == "random-fallback" or not any(example.id in given for example in examples):
         matched((example.id for example in examples), given, "problem")

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks import records
+from vlmlab.benchmarks.pairs import share
 from vlmlab.benchmarks.records import File, Record
-from vlmlab.benchmarks.vqa_text import chosen, consensus, m4c
-from vlmlab.errors import BadInput
+from vlmlab.benchmarks.vqa_text import consensus, m4c
 
 PROFILES = ("m4c",)
 PEOPLE = 10
@@ -30,8 +30,7 @@ def read(annotations: File, questions: None = None) -> list[Example]:
 
     Raises BadInput naming file, record and field; for a repeated question, and for other than ten answers, too.
     """
-    if questions is not None:
-        raise BadInput(f"TextVQA's questions stand in its annotations; leave {questions} out")
+    records.alone(questions, "TextVQA's questions stand in its annotations")
     return [_example(record) for record in records.unique(records.stream(annotations, "data"), "question_id")]
 
 
@@ -56,15 +55,15 @@ def score(
     Returns {"n", "accuracy", "official": {"Samples", "Accuracy"}}; the official accuracy is per cent with two decimals.
     Raises UnknownName for a profile not in PROFILES, BadInput for unusable predictions.
     """
-    chosen(profile, PROFILES)
+    records.profile_of(profile, PROFILES)
     said = records.answers(predictions, "question_id", "answer")
     records.matched((example.question_id for example in examples), said)
     total = sum(_accuracy(example.answers, said[example.question_id]) for example in examples)
     n = len(examples)
     return {
         "n": n,
-        "accuracy": total / max(n, 1),
-        "official": {"Samples": n, "Accuracy": round(100 * total / max(n, 1), 2)},
+        "accuracy": share(total, n),
+        "official": {"Samples": n, "Accuracy": round(100 * share(total, n), 2)},
     }
 
 

@@ -10,8 +10,9 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks import records
+from vlmlab.benchmarks.pairs import Tally, share
 from vlmlab.benchmarks.records import Answers, File
-from vlmlab.benchmarks.vqa_text import Tally, chosen, consensus, normalised, tidy
+from vlmlab.benchmarks.vqa_text import consensus, normalised, tidy
 from vlmlab.benchmarks.vqav2 import people
 from vlmlab.errors import BadInput
 
@@ -33,8 +34,7 @@ def read(annotations: File, questions: None = None) -> list[Example]:
 
     Raises BadInput naming file, record and field; for a repeated picture, too.
     """
-    if questions is not None:
-        raise BadInput(f"VizWiz's questions stand in its annotations; leave {questions} out")
+    records.alone(questions, "VizWiz's questions stand in its annotations")
     examples = []
     for record in records.unique(records.stream(annotations), "image"):
         answerable = record.maybe("answerable", int)
@@ -65,7 +65,7 @@ def score(
         per cent with two decimals; the official program's caption metrics are left out.
     Raises UnknownName for a profile not in PROFILES, BadInput for unusable predictions.
     """
-    chosen(profile, PROFILES)
+    records.profile_of(profile, PROFILES)
     said = records.answers(predictions, "image", "answer", (str,))
     records.matched((example.image for example in examples), said, "picture")
     total, by_type = 0.0, Tally()
@@ -76,10 +76,10 @@ def score(
         by_type.add(example.answer_type, accuracy)
     n = len(examples)
     official: dict[str, Any] = {
-        "overall": round(100 * total / max(n, 1), 2),
+        "overall": round(100 * share(total, n), 2),
         "perAnswerType": by_type.official(),
     }
-    result = {"n": n, "accuracy": total / max(n, 1), "by_answer_type": by_type.rates(), "official": official}
+    result = {"n": n, "accuracy": share(total, n), "by_answer_type": by_type.rates(), "official": official}
     if answerability is None and _tell(predictions):
         answerability = predictions
     if answerability is not None:
@@ -113,9 +113,9 @@ def _unanswerability(examples: Sequence[Example], scores: Answers) -> dict[str, 
     right = sum(label for score, label in ranked if score > 0.5)
     return {
         "average_precision": average_precision(ranked),
-        "precision": right / max(said, 1),
-        "recall": right / max(positives, 1),
-        "f1": 2 * right / max(said + positives, 1),
+        "precision": share(right, said),
+        "recall": share(right, positives),
+        "f1": share(2 * right, said + positives),
     }
 
 
@@ -132,4 +132,4 @@ def average_precision(ranked: Sequence[tuple[float, int]]) -> float:
         if place == len(ordered) or ordered[place][0] != score:
             area += (right - before) * right / place
             before = right
-    return area / max(positives, 1)
+    return share(area, positives)

@@ -9,8 +9,6 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from vlmlab.errors import UnknownName
-
 MARKS = ';/[]"{}()=+\\_-><@`,?!'  # no apostrophe, colon, period, &, %, $
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBERS)}
@@ -29,15 +27,6 @@ CONTRACTIONS = {
 } | {"somebody'd": "somebodyd"}  # the wrong way round in the official table too
 """A word that lacks one apostrophe -> the word. Those with a capital never match: the text is lower-cased before."""
 MAXIMUM_OF_PERIODS = 32  # the official program passes the flag re.UNICODE, which is 32, where the count stands
-
-
-def chosen(profile: str, profiles: Sequence[str]) -> str:
-    """The profile itself; the first one for "official". Raises UnknownName."""
-    if profile == "official":
-        return profiles[0]
-    if profile not in profiles:
-        raise UnknownName("profile", profile, profiles)
-    return profile
 
 
 def tidy(text: str) -> str:
@@ -84,24 +73,3 @@ def consensus(own: Sequence[int]) -> float:
     """
     matching = sum(map(bool, own))
     return sum(min(1.0, (matching - mine) / 3) for mine in own) / len(own)
-
-
-class Tally:
-    """n and the sum of accuracies, by group."""
-
-    def __init__(self) -> None:
-        self.n: dict[str, int] = {}
-        self.sum: dict[str, float] = {}
-
-    def add(self, group: str, accuracy: float) -> None:
-        """Count an answer in a group."""
-        self.n[group] = self.n.get(group, 0) + 1
-        self.sum[group] = self.sum.get(group, 0.0) + accuracy
-
-    def rates(self) -> dict[str, dict[str, float]]:
-        """{group: {"n", "accuracy"}}, the accuracy in [0, 1]."""
-        return {group: {"n": n, "accuracy": self.sum[group] / n} for group, n in sorted(self.n.items())}
-
-    def official(self) -> dict[str, float]:
-        """{group: per cent with two decimals}, as the official programs round."""
-        return {group: round(100 * self.sum[group] / n, 2) for group, n in sorted(self.n.items())}

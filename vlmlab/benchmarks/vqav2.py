@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks import records
+from vlmlab.benchmarks.pairs import Tally, share
 from vlmlab.benchmarks.records import Examples, File, Record
-from vlmlab.benchmarks.vqa_text import Tally, chosen, consensus, normalised, punctuation, tidy
+from vlmlab.benchmarks.vqa_text import consensus, normalised, punctuation, tidy
 from vlmlab.errors import BadInput
 
 PROFILES = ("official-2021", "official-2016", "lmms-eval")
@@ -106,7 +107,7 @@ def score(
         "perAnswerType"}}; the official figures are per cent with two decimals.
     Raises UnknownName for a profile not in PROFILES, BadInput for unusable predictions.
     """
-    judge = _JUDGES[chosen(profile, PROFILES)]
+    judge = _JUDGES[records.profile_of(profile, PROFILES)]
     said = records.answers(predictions, "question_id", "answer")
     ids, total, by_question, by_answer = [], 0.0, Tally(), Tally()
     for example in examples:
@@ -120,11 +121,11 @@ def score(
     n = len(ids)
     return {
         "n": n,
-        "accuracy": total / max(n, 1),
+        "accuracy": share(total, n),
         "by_question_type": by_question.rates(),
         "by_answer_type": by_answer.rates(),
         "official": {
-            "overall": round(100 * total / max(n, 1), 2),
+            "overall": round(100 * share(total, n), 2),
             "perQuestionType": by_question.official(),
             "perAnswerType": by_answer.official(),
         },

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks.pairs import breakdown, share
-from vlmlab.benchmarks.records import Answers, File, Record, answers, lines, matched
-from vlmlab.errors import BadInput, UnknownName
+from vlmlab.benchmarks.records import Answers, File, Record, alone, answers, lines, matched, profile_of
+from vlmlab.errors import BadInput
 
 PROFILES = ("official",)
 HUMAN, CHANCE = 0.954, 0.5  # the paper's human accuracy (abstract), and a coin's
@@ -62,8 +62,7 @@ def read(annotations: File, questions: File | None = None) -> list[Example]:
 
     Raises BadInput, also for a separate file of questions.
     """
-    if questions is not None:
-        raise BadInput(f"VSR's sentences stand in its annotations; leave {questions} out")
+    alone(questions, "VSR's sentences stand in its annotations")
     found = []
     for record in lines(annotations):
         label = record.need("label", int)
@@ -92,8 +91,7 @@ def score(examples: Sequence[Example], predictions: Any, profile: str = "officia
         share of sentences said to be true. `official` has the accuracy in per cent with the paper's one decimal.
     Raises UnknownName for another profile, BadInput unless there is one prediction a sentence.
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
+    profile_of(profile, PROFILES)
     said = _said(predictions)
     matched(range(len(examples)), said, "sentence")
     marks = [(example, said[index] == example.label) for index, example in enumerate(examples)]

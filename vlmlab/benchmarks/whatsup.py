@@ -12,8 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks.pairs import breakdown, pair_accuracy, set_accuracy, share
-from vlmlab.benchmarks.records import Answers, File, Record, answers, matched, stream
-from vlmlab.errors import BadInput, UnknownName
+from vlmlab.benchmarks.records import Answers, File, Record, alone, answers, matched, profile_of, stream
 
 PROFILES = ("official", "strict")
 OPPOSITES = {"left": "right", "on": "under", "front": "behind"}
@@ -35,8 +34,7 @@ def read(annotations: File, questions: File | None = None) -> list[Example]:
 
     A name as mug_left_of_plate.jpeg tells objects and place. Raises BadInput, also for a separate file of questions.
     """
-    if questions is not None:
-        raise BadInput(f"What'sUp's captions stand in its annotations; leave {questions} out")
+    alone(questions, "What'sUp's captions stand in its annotations")
     found: dict[Any, Example] = {}
     for record in stream(annotations):
         image, captions = record.need("image_path", str), record.need("caption_options", list)
@@ -67,8 +65,7 @@ def score(examples: Sequence[Example], predictions: Any, profile: str = "officia
         denominators: half and a quarter of the pictures.
     Raises UnknownName for another profile, BadInput unless there is one prediction a picture.
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
+    profile_of(profile, PROFILES)
     best = _best(examples, predictions)
     right = [0 in each if profile == "official" else each == [0] for each in best]
     places: dict[tuple[str, str], dict[str, int]] = {}

@@ -20,12 +20,12 @@ from vlmlab.files import read_json, read_tensors, write_json, write_tensors, wri
 from vlmlab.vlm import recipes, saving
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import get_preset
+from vlmlab.vlm.recipes.common import ENCODERS
 from vlmlab.vlm.training_log import read_metrics
 from vlmlab.weights.shipped import load, manifest, ship
 
 VISION = ("clip-tiny.safetensors", "vision.")
 LANGUAGE = ("language-tiny.safetensors", "")
-ENCODERS = ("clip-tiny", "dinov2-tiny", "siglip-tiny", "mambavision-tiny")
 FUSED = {f"vision.{name}": (f"{name}-tiny.safetensors", "vision.") for name in ("dinov2", "siglip")}
 MODELS: dict[str, dict[str, tuple[str, str]]] = {
     "llava-tiny-stage1": {"vision": VISION, "language": LANGUAGE},
