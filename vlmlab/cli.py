@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmlab import __version__
-from vlmlab.commands import experiment, model, project, score, training, world
+from vlmlab.commands import evaluate, experiment, model, project, score, training, world
 from vlmlab.errors import VlmlabError
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ for command in (
     model.ask,
     world.render,
     training.train,
-    model.evaluate,
+    evaluate.evaluate,
     score.score,
     model.account,
     training.bench,

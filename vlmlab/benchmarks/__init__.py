@@ -1,4 +1,7 @@
-"""Notebook 05. Measuring models: `evaluate` asks a benchmark's questions and puts baselines beside the score."""
+"""Notebook 05. Measuring models: `evaluate` asks questions about held-out scenes and puts baselines beside the score.
+
+Official benchmarks have a module each; `runner` asks their questions, `board` puts models beside each other.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vlmlab.benchmarks.gqa_asking import FORM, asks, chance, constants, results  # noqa: F401 (the runner's)
 from vlmlab.benchmarks.pairs import breakdown, share
 from vlmlab.benchmarks.records import Examples, File, Record, alone, answers, mapping, profile_of
 from vlmlab.errors import BadInput

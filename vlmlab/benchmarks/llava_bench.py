@@ -7,17 +7,19 @@ questions; In-the-Wild: 24 pictures, 60 questions. `judges` has the judges.
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vlmlab.benchmarks.asking import Ask, Form, Mark, Said
 from vlmlab.benchmarks.pairs import share
 from vlmlab.benchmarks.records import File, Record, alone, answers, lines, matched, of_type, profile_of, unique
 from vlmlab.errors import BadInput
 
 PROFILES = ("official", "clean")
+FORM = Form("question_id", "image", "predictions.jsonl", max_new_tokens=512)
 CATEGORIES = ("conv", "detail", "complex")
 PREFIX = "llava_bench_"  # what the official reviews of In-the-Wild put before a category
 UNREADABLE = (-1.0, -1.0)
@@ -59,6 +61,26 @@ def read(annotations: File, questions: None = None) -> list[Example]:
         asked = record.need("question_id", int, str), record.need("image", str), record.need("text", str)
         found.append(Example(*asked, category))
     return found
+
+
+def asks(examples: Sequence[Example]) -> Iterator[Ask]:
+    """The questions as they are."""
+    return (Ask(one.question_id, one.image, one.text) for one in examples)
+
+
+def results(examples: Sequence[Example], said: Mapping[Any, Said]) -> list[dict[str, Any]]:
+    """The official answers, for a judge; `review` makes of them what `score` takes."""
+    return [
+        {"question_id": one.question_id, "prompt": one.text, "text": said[one.question_id].text} for one in examples
+    ]
+
+
+def marks(examples: Sequence[Example], predictions: Any, profile: str = "official") -> Iterator[Mark]:
+    """Picture, the candidate's score and the reference's of each review that counts; arguments as for `score`."""
+    images = {one.question_id: one.image for one in examples}
+    for each in _reviews(predictions, images):
+        if profile == "official" or each.scores != UNREADABLE:
+            yield images[each.question_id], each.scores[1], each.scores[0]
 
 
 def contexts(path: File) -> dict[str, str]:

@@ -6,14 +6,16 @@ answers are no. "official" reads a model's text as the official program does, "r
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vlmlab.benchmarks.asking import METHODS, Ask, Form, Said, constantly, short
 from vlmlab.benchmarks.pairs import breakdown, share
 from vlmlab.benchmarks.records import Answers, File, Record, alone, answers, lines, matched, profile_of, unique
 from vlmlab.errors import BadInput
 
 PROFILES = ("official", "robust")
+FORM = Form("question_id", "image", "predictions.jsonl", METHODS)
 
 LEADING = re.compile(r"\W*(yes|yeah|yep|yup|no|nope|nah)\b(?!\s*(?:/|or\b))")
 ALONE = re.compile(r"\W*(yes|yeah|yep|yup|no|nope|nah)\s*(?:,|$)")
@@ -57,6 +59,29 @@ def read(annotations: File, questions: File | None = None) -> list[Example]:
         asked = record.need("question_id", int, str), record.need("image", str), record.need("text", str)
         found.append(Example(*asked, label))
     return found
+
+
+def asks(examples: Sequence[Example]) -> Iterator[Ask]:
+    """The questions as LLaVA-1.5 is asked."""
+    return (Ask(one.question_id, one.image, short(one.question), ("yes", "no")) for one in examples)
+
+
+def results(examples: Sequence[Example], said: Mapping[Any, Said]) -> list[dict[str, Any]]:
+    """The records of POPE's own files, with the ids."""
+    return [
+        {"question_id": one.question_id, "question": one.question, "answer": said[one.question_id].text}
+        for one in examples
+    ]
+
+
+def chance(examples: Sequence[Example]) -> float:
+    """A coin's accuracy."""
+    return 0.5
+
+
+def constants(examples: Sequence[Example]) -> dict[str, dict[Any, str]]:
+    """Predictions that are always yes, or always no."""
+    return constantly((one.question_id for one in examples), ("yes", "no"))
 
 
 def parse_official(text: str) -> str:

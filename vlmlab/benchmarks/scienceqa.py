@@ -7,15 +7,17 @@ which knows one form of answer and guesses where it cannot read one: a model tha
 import os
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from vlmlab.benchmarks.asking import METHODS, Ask, Form, Said, constantly
 from vlmlab.benchmarks.pairs import breakdown, share
 from vlmlab.benchmarks.records import Answers, File, Record, answers, mapping, matched, profile_of
 from vlmlab.errors import BadInput, UnknownName
 
 PROFILES = ("official", "random-fallback")
+FORM = Form("id", "image", "predictions.json", METHODS)
 HUMAN, CHANCE = 0.8840, 0.3983  # the paper's table 3
 LETTERS = "ABCDE"
 SENTENCE = re.compile(r"The answer is ([A-Z]).")  # the last dot is any character, as in both programs
@@ -111,6 +113,26 @@ def _example(name: str, record: Record) -> Example:
         int(grade.removeprefix("grade")),
         record.maybe("topic", str, default=""),
     )
+
+
+def asks(examples: Sequence[Example]) -> Iterator[Ask]:
+    """The problems as LLaVA is asked; the options are the letters."""
+    return (Ask(one.id, one.image, one.prompt, tuple(LETTERS[: len(one.choices)])) for one in examples)
+
+
+def results(examples: Sequence[Example], said: Mapping[Any, Said]) -> dict[str, dict[str, str]]:
+    """The texts under "outputs", as in the programs' results files; what they choose is for `score` to read."""
+    return {"outputs": {one.id: said[one.id].text for one in examples}}
+
+
+def chance(examples: Sequence[Example]) -> float:
+    """The accuracy of an even guess among each problem's choices."""
+    return share(sum(1 / len(one.choices) for one in examples), len(examples))
+
+
+def constants(examples: Sequence[Example]) -> dict[str, dict[Any, str]]:
+    """Predictions that are always the same letter."""
+    return constantly((one.id for one in examples), LETTERS)
 
 
 def parse(text: str, choices: int, profile: str = "official") -> int | None:

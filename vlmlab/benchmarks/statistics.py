@@ -4,14 +4,16 @@ Where models were trained from several seeds and asked the same questions, a sco
 gives another model, and other questions are other questions. `contrast` estimates both, from runs x questions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from math import sqrt
 
 import numpy as np
 
+from vlmlab.benchmarks.asking import Mark
 from vlmlab.errors import BadInput, MissingDependency
 
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
+DRAWS = 2000  # of a bootstrap
 
 
 def wilson(right: float, n: float, z: float = Z95) -> tuple[float, float]:
@@ -32,6 +34,29 @@ def proportion(flags: list[bool]) -> dict[str, float | int]:
     n, right = len(flags), sum(flags)
     low, high = wilson(right, n)
     return {"n": n, "accuracy": right / n if n else 0.0, "low": low, "high": high}
+
+
+def bootstrap(marks: Iterable[Mark], seed: int = 0) -> tuple[float, float]:
+    """95 % interval of what was earned over what there was to earn, by drawing pictures with replacement.
+
+    marks: (picture, earned, to earn) of each answer; answers about one picture are drawn together, since they go wrong
+        together. The same seed gives the same interval.
+    Where all draws are alike (everything right, say), resampling sees no spread, and the interval is Wilson's of as
+    many pictures; (0, 1) where nothing is to earn. Source: the percentile interval of Efron (1979).
+    """
+    sums: dict[Hashable, list[float]] = {}
+    for picture, earned, whole in marks:
+        cell = sums.setdefault(picture, [0.0, 0.0])
+        cell[0] += earned
+        cell[1] += whole
+    table = np.array(list(sums.values())).reshape(-1, 2)  # (pictures, 2)
+    if not table[:, 1].any():
+        return 0.0, 1.0
+    rng = np.random.default_rng(seed)
+    drawn = np.array([table[rng.integers(len(table), size=len(table))].sum(0) for _ in range(DRAWS)])
+    ratios = drawn[:, 0] / np.where(drawn[:, 1] == 0, 1, drawn[:, 1])
+    low, high = (float(edge) for edge in np.quantile(ratios, (0.025, 0.975)))
+    return wilson(low * len(table), len(table)) if low == high and 0 <= low <= 1 else (low, high)
 
 
 def contrast(weights: Sequence[float], cells: Sequence[np.ndarray]) -> dict[str, float]:

@@ -4,15 +4,18 @@ Scored as M4C does (Hu et al. 2020, arXiv 1911.06258), and LLaVA-1.5 after it: p
 pass its answer processor, and the prediction gets the consensus accuracy of the same answer among the ten.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks import records
+from vlmlab.benchmarks.asking import Ask, Form, Mark, Said, constantly, frequent, guess, short
 from vlmlab.benchmarks.pairs import share
 from vlmlab.benchmarks.records import File, Record
 from vlmlab.benchmarks.vqa_text import consensus, m4c
+from vlmlab.benchmarks.vqav2 import expected
 
 PROFILES = ("m4c",)
+FORM = Form("question_id", "image_id", "predictions.json")
 PEOPLE = 10
 
 
@@ -41,6 +44,34 @@ def _example(record: Record) -> Example:
     return Example(
         record.need("question_id", int), record.need("image_id", str), record.need("question", str), tuple(found)
     )
+
+
+def asks(examples: Iterable[Example]) -> Iterator[Ask]:
+    """The questions as LLaVA-1.5 is asked, but without the words that an OCR program finds in the picture."""
+    for one in examples:
+        yield Ask(one.question_id, f"{one.image_id}.jpg", short(one.question))
+
+
+def results(examples: Iterable[Example], said: Mapping[Any, Said]) -> list[dict[str, Any]]:
+    """The official results."""
+    return [{"question_id": key, "answer": one.text} for key, one in said.items()]
+
+
+def chance(examples: Iterable[Example]) -> float:
+    """How often an even guess among all expected answers is what most people said."""
+    return guess((None, expected(map(m4c, one.answers))) for one in examples)
+
+
+def constants(examples: Iterable[Example]) -> dict[str, dict[Any, str]]:
+    """Predictions that always say the same, for the most frequent answers."""
+    most = frequent(expected(map(m4c, one.answers)) for one in examples)
+    return constantly((one.question_id for one in examples), most)
+
+
+def marks(examples: Iterable[Example], predictions: Any, profile: str = "official") -> Iterator[Mark]:
+    """Picture, accuracy and 1 of each answer; arguments as for `score`."""
+    said = records.answers(predictions, "question_id", "answer")
+    return ((one.image_id, _accuracy(one.answers, said[one.question_id]), 1.0) for one in examples)
 
 
 def score(

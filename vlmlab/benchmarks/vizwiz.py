@@ -5,18 +5,21 @@ copies an answer with a hyphen or an article in it counts as wrong. Many questio
 picture; whether a model can tell is the second task, where "unanswerable" is the positive class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks import records
+from vlmlab.benchmarks.asking import Ask, Form, Mark, Said, constantly, frequent, guess, short
 from vlmlab.benchmarks.pairs import Tally, share
 from vlmlab.benchmarks.records import Answers, File
-from vlmlab.benchmarks.vqa_text import consensus, normalised, tidy
-from vlmlab.benchmarks.vqav2 import people
+from vlmlab.benchmarks.vqa_text import consensus, m4c, normalised, tidy
+from vlmlab.benchmarks.vqav2 import expected, people
 from vlmlab.errors import BadInput
 
 PROFILES = ("official",)
+FORM = Form("image", "image", "predictions.json")
+INSUFFICIENT = "When the provided information is insufficient, respond with 'Unanswerable'."
 
 
 class Example(NamedTuple):
@@ -46,6 +49,32 @@ def read(annotations: File, questions: None = None) -> list[Example]:
     return examples
 
 
+def asks(examples: Iterable[Example]) -> Iterator[Ask]:
+    """The questions as LLaVA-1.5 is asked, with the sentence about what cannot be answered."""
+    return (Ask(one.image, one.image, short(one.question, INSUFFICIENT)) for one in examples)
+
+
+def results(examples: Iterable[Example], said: Mapping[Any, Said]) -> list[dict[str, Any]]:
+    """The official results; texts pass M4C's answer processor, as LLaVA-1.5's do before they are submitted."""
+    return [{"image": key, "answer": m4c(one.text)} for key, one in said.items()]
+
+
+def chance(examples: Iterable[Example]) -> float:
+    """How often an even guess among all expected answers is what most people said; the types would give some away."""
+    return guess((None, expected(one.answers)) for one in examples)
+
+
+def constants(examples: Iterable[Example]) -> dict[str, dict[Any, str]]:
+    """Predictions that always say the same, for the most frequent answers."""
+    return constantly((one.image for one in examples), frequent(expected(one.answers) for one in examples))
+
+
+def marks(examples: Iterable[Example], predictions: Any, profile: str = "official") -> Iterator[Mark]:
+    """Picture, accuracy and 1 of each answer; arguments as for `score`."""
+    said = records.answers(predictions, "image", "answer", (str,))
+    return ((one.image, _accuracy(one.answers, said[one.image]), 1.0) for one in examples)
+
+
 def score(
     examples: Sequence[Example],
     predictions: File | Sequence[Mapping[str, Any]] | Mapping[str, Any],
@@ -70,8 +99,7 @@ def score(
     records.matched((example.image for example in examples), said, "picture")
     total, by_type = 0.0, Tally()
     for example in examples:
-        text = normalised(tidy(said[example.image]))
-        accuracy = consensus([one == text for one in example.answers])
+        accuracy = _accuracy(example.answers, said[example.image])
         total += accuracy
         by_type.add(example.answer_type, accuracy)
     n = len(examples)
@@ -90,6 +118,11 @@ def score(
             for name, rate in (("average_precision", "average_precision"), ("f1_score", "f1"))
         }
     return result
+
+
+def _accuracy(answers: Sequence[str], said: str) -> float:
+    text = normalised(tidy(said))
+    return consensus([one == text for one in answers])
 
 
 def _tell(predictions: File | Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> bool:

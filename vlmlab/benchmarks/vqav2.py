@@ -11,16 +11,19 @@ which strings they normalise before they compare:
   all ten agree, and parts 's from a prediction's word; this profile does neither.)
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vlmlab.benchmarks import records
+from vlmlab.benchmarks.asking import Ask, Form, Mark, Said, constantly, frequent, guess, short
 from vlmlab.benchmarks.pairs import Tally, share
 from vlmlab.benchmarks.records import Examples, File, Record
-from vlmlab.benchmarks.vqa_text import consensus, normalised, punctuation, tidy
+from vlmlab.benchmarks.vqa_text import consensus, m4c, normalised, punctuation, tidy
 from vlmlab.errors import BadInput
 
 PROFILES = ("official-2021", "official-2016", "lmms-eval")
+FORM = Form("question_id", "image_id", "predictions.json")
 
 
 class Example(NamedTuple):
@@ -91,6 +94,50 @@ def _joined(found: Iterator[Record], annotations: File, questions: File) -> Iter
     left = [*waiting, *(question.need("question_id", int) for question in rest)]
     if left:
         raise BadInput(f"{questions}: {len(left)} questions have no annotation in {annotations} (the first: {left[0]})")
+
+
+def asks(examples: Iterable[Example]) -> Iterator[Ask]:
+    """The questions as LLaVA-1.5 is asked, about COCO's pictures of val2014; an id that is a text is a file's name.
+
+    Raises BadInput where the file of questions was not given.
+    """
+    for one in examples:
+        if one.question is None:
+            raise BadInput("VQAv2's questions are a file of their own; give it too (--questions)")
+        number = isinstance(one.image_id, int)
+        image = f"COCO_val2014_{one.image_id:012d}.jpg" if number else str(one.image_id)
+        yield Ask(one.question_id, image, short(one.question))
+
+
+def results(examples: Iterable[Example], said: Mapping[Any, Said]) -> list[dict[str, Any]]:
+    """The official results; texts pass M4C's answer processor, as LLaVA-1.5's do before they are submitted."""
+    return [{"question_id": key, "answer": m4c(one.text)} for key, one in said.items()]
+
+
+def expected(answers: Iterable[str]) -> str:
+    """What most people answered; the first of equally frequent answers."""
+    return Counter(answers).most_common(1)[0][0]
+
+
+def chance(examples: Iterable[Example]) -> float:
+    """How often an even guess among the answers of a question's answer type is what most people said."""
+    return guess((one.answer_type, _expected(one)) for one in examples)
+
+
+def constants(examples: Iterable[Example]) -> dict[str, dict[Any, str]]:
+    """Predictions that always say the same, for the most frequent answers."""
+    return constantly((one.question_id for one in examples), frequent(map(_expected, examples)))
+
+
+def _expected(example: Example) -> str:
+    return expected(normalised(tidy(one["answer"])) for one in example.answers)
+
+
+def marks(examples: Iterable[Example], predictions: Any, profile: str = "official") -> Iterator[Mark]:
+    """Picture, accuracy and 1 of each answer; arguments as for `score`."""
+    judge = _JUDGES[records.profile_of(profile, PROFILES)]
+    said = records.answers(predictions, "question_id", "answer")
+    return ((one.image_id, judge(one.answers, said[one.question_id]), 1.0) for one in examples)
 
 
 def score(

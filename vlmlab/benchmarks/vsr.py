@@ -4,15 +4,18 @@ Every sentence has one of 66 relations, in seven categories. Half of the sentenc
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vlmlab.benchmarks.asking import METHODS, Ask, Form, Said
 from vlmlab.benchmarks.pairs import breakdown, share
 from vlmlab.benchmarks.records import Answers, File, Record, alone, answers, lines, matched, profile_of
 from vlmlab.errors import BadInput
 
 PROFILES = ("official",)
+FORM = Form("index", "image", "predictions.txt", METHODS[::-1])
 HUMAN, CHANCE = 0.954, 0.5  # the paper's human accuracy (abstract), and a coin's
 
 RELATIONS = {
@@ -78,6 +81,37 @@ def read(annotations: File, questions: File | None = None) -> list[Example]:
             )
         )
     return found
+
+
+def asks(examples: Sequence[Example]) -> Iterator[Ask]:
+    """The sentences as the evaluation of Prismatic VLMs (arXiv 2402.07865), and Cobra's with it, puts them to a model.
+
+    It then compares the likelihoods of "True" and "False", which makes "likelihood" the published method.
+    """
+    for index, one in enumerate(examples):
+        prompt = f'Based on the image, is this statement "True" or "False"? {one.caption}'
+        yield Ask(index, one.image, f'{prompt}\nRespond with "True" or "False" directly.', ("True", "False"))
+
+
+def parse(text: str) -> int:
+    """1 if the first of the words true, yes, false, no in a text is true or yes; 0 otherwise, also where none is."""
+    found = re.search(r"\b(true|yes|false|no)\b", text.lower())
+    return int(found is not None and found[1] in ("true", "yes"))
+
+
+def results(examples: Sequence[Example], said: Mapping[Any, Said]) -> list[int]:
+    """0 or 1 for each sentence."""
+    return [parse(said[index].text) for index in range(len(examples))]
+
+
+def chance(examples: Sequence[Example]) -> float:
+    """A coin's accuracy."""
+    return CHANCE
+
+
+def constants(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """Predictions that find every sentence true, or every one false."""
+    return {"True": [1] * len(examples), "False": [0] * len(examples)}
 
 
 def score(examples: Sequence[Example], predictions: Any, profile: str = "official") -> dict[str, Any]:

@@ -7,14 +7,16 @@ right; on and under, or in front and behind), in a set they are all four. People
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from vlmlab.benchmarks.asking import Ask, Form, Said
 from vlmlab.benchmarks.pairs import breakdown, pair_accuracy, set_accuracy, share
 from vlmlab.benchmarks.records import Answers, File, Record, alone, answers, matched, profile_of, stream
 
 PROFILES = ("official", "strict")
+FORM = Form("image_path", "image_path", "predictions.json", ("likelihood",))
 OPPOSITES = {"left": "right", "on": "under", "front": "behind"}
 PREPOSITIONS = {*OPPOSITES, *OPPOSITES.values()}
 OPTIONS = 4
@@ -49,6 +51,29 @@ def read(annotations: File, questions: File | None = None) -> list[Example]:
             raise record.fail("image_path", f"shows the same objects in the same place as {earlier.image!r}")
         found[example[2:]] = example
     return list(found.values())
+
+
+def asks(examples: Sequence[Example]) -> Iterator[Ask]:
+    """The captions of each picture, as answers to LLaVA-1.5's format prompt for captions."""
+    from vlmlab.vlm.conversations import BRIEF
+
+    return (Ask(one.image, one.image, BRIEF, one.captions) for one in examples)
+
+
+def results(examples: Sequence[Example], said: Mapping[Any, Said]) -> list[list[float]]:
+    """The four captions' log-probabilities for each picture; so `score` sees ties."""
+    return [list(said[one.image].scores) for one in examples]
+
+
+def chance(examples: Sequence[Example]) -> float:
+    """The accuracy of an even guess among the captions."""
+    return 1 / OPTIONS
+
+
+def constants(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """Predictions that always say the same preposition: right where it is the picture's."""
+    known = sorted({one.preposition for one in examples})
+    return {name: [0 if one.preposition == name else 1 for one in examples] for name in known}
 
 
 def score(examples: Sequence[Example], predictions: Any, profile: str = "official") -> dict[str, Any]:

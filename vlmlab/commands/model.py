@@ -1,4 +1,4 @@
-"""`vlmlab ask`, `evaluate` and `account`: questions to a model and about a model. Notebooks 00, 02 and 05."""
+"""`vlmlab ask` and `account`: questions to a model and about a model. Notebooks 00 and 02."""
 
 import math
 import sys
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmlab.commands.common import out, print_json, progress_bar, prompt_text
-from vlmlab.errors import BadInput, UnknownName
+from vlmlab.commands.common import out, print_json, prompt_text
+from vlmlab.errors import BadInput
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A preset (llava-tiny) or the path of a checkpoint.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
@@ -79,31 +79,6 @@ def _ask_options(vlm: Any, model: str, image: Path | None, question: str, choice
     width = max(map(len, table))
     for choice in sorted(table, key=lambda choice: -scores[choice]):
         print(f"{choice:<{width}}  {table[choice]['probability']:.4f}")
-
-
-def evaluate(
-    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="The benchmark's name.", show_default=False)],
-    model: Model = "llava-tiny",
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N examples.")] = None,
-    form: Annotated[
-        str, typer.Option(help="sentence (answers as trained) or word (LLaVA-1.5's format prompt).")
-    ] = "sentence",
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Measure a model on a benchmark, with the picture and blind."""
-    import vlmlab
-    from vlmlab import benchmarks
-
-    if benchmark not in benchmarks.BENCHMARKS:
-        raise UnknownName("benchmark", benchmark, benchmarks.BENCHMARKS)
-    vlm = vlmlab.load(model, device=device)
-    with progress_bar("answers") as advance:
-        result = benchmarks.evaluate(vlm, benchmark, limit, form=form, progress=advance)
-    if json:
-        print_json(result)
-    else:
-        out.print(benchmarks.table(result))
 
 
 def account(
