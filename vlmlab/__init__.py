@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 _ROOMS = (
-    "errors", "files", "runtime", "scenes", "vision", "scan", "language", "vlm", "benchmarks", "explain", "figures",
-    "widgets", "weights", "checks", "report", "notebooks", "bench", "doctor",
+    "errors", "files", "runtime", "scenes", "vision", "scan", "language", "vlm", "benchmarks", "instruction", "explain",
+    "figures", "widgets", "weights", "checks", "report", "notebooks", "bench", "doctor",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmlab import __version__
-from vlmlab.commands import evaluate, experiment, model, project, score, training, world
+from vlmlab.commands import clips, evaluate, experiment, instruct, model, project, score, shortcomings, training, world
 from vlmlab.errors import VlmlabError
 
 app = typer.Typer(
@@ -45,6 +45,9 @@ for command in (
     training.train,
     evaluate.evaluate,
     score.score,
+    shortcomings.shortcomings,
+    clips.clips,
+    instruct.instruct,
     model.account,
     training.bench,
     experiment.experiment,

@@ -16,7 +16,10 @@ import vlmlab
 from vlmlab import cli
 from vlmlab.errors import BadCheckpoint
 
-COMMANDS = ("doctor", "run", "ask", "render", "train", "evaluate", "score", "account", "bench", "experiment", "lab")
+COMMANDS = (
+    "doctor", "run", "ask", "render", "train", "evaluate", "score", "shortcomings", "clips", "instruct", "account",
+    "bench", "experiment", "lab",
+)  # fmt: skip
 
 
 def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -82,6 +82,15 @@ def test_segments_fork_from_the_prefix():
         mamba.hidden(IDS, segments=segments, cache=mamba.new_cache())
 
 
+def test_segments_without_any_prefix_stand_alone():
+    mamba, segments = model(), torch.tensor([[1, 1, 2, 2, 2], [1, 1, 2, 2, -1]])
+    found = mamba.hidden(IDS[:2, :5], segments=segments)
+    for row, parts in enumerate(segments):
+        for k in (1, 2):
+            alone = mamba.hidden(IDS[row, :5][parts == k][None])[0]
+            assert torch.allclose(found[row][parts == k], alone, rtol=1e-10, atol=1e-12)
+
+
 def test_the_cache_does_not_grow():
     mamba, sizes = model(), set()
     cache = mamba.new_cache()

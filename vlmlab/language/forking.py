@@ -41,7 +41,7 @@ class Fork:
         lengths = (segments[owner] == segments[owner, start][:, None]).sum(1)
         row = torch.arange(B, device=segments.device)[:, None]
         # where each token's result will stand: prefixes (B, longest) first, then the buckets one after another
-        found = row * self.longest + place.clamp(max=self.longest - 1)
+        found = row * self.longest + place.clamp(max=max(self.longest - 1, 0))
         self.buckets, inside, end = [], [], B * self.longest
         for some in lengths.argsort().chunk(BUCKETS) if len(owner) else ():
             offset = torch.arange(int(lengths[some].max()), device=segments.device)

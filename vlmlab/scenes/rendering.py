@@ -1,7 +1,8 @@
 """Notebook 00. Pictures by ray casting: Intel Embree finds what a ray hits, NumPy shades it.
 
 One primary ray and one shadow ray a sample, samples x samples samples a pixel. Matte surfaces follow Lambert; shiny
-ones add a Phong highlight and a reflection of the room, bright above and dark below.
+ones add a Phong highlight and a reflection of the room, bright above and dark below. A ray that hits a mirror goes on
+once; the mirror lights nothing.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from vlmlab.scenes.kinds import COLOURS
 from vlmlab.scenes.meshes import mesh
 
 if TYPE_CHECKING:
-    from vlmlab.scenes.scene import Camera, Scene
+    from vlmlab.scenes.scene import Camera, Mirror, Scene
 
 ROOM = np.array(  # floor, back wall: two triangles each
     [
@@ -25,6 +26,7 @@ ROOM = np.array(  # floor, back wall: two triangles each
     ],
     np.float32,
 )  # fmt: skip
+FRAME, WOOD = 0.06, (118, 84, 58)  # of a mirror: width in scene units, colour
 ROOM_NORMALS = np.repeat(np.array([[0, 0, 1], [0, 0, 1], [0, -1, 0], [0, -1, 0]], np.float32)[:, None], 3, 1)
 
 
@@ -32,9 +34,9 @@ ROOM_NORMALS = np.repeat(np.array([[0, 0, 1], [0, 0, 1], [0, -1, 0], [0, -1, 0]]
 class Render:
     """A picture and its ground truth.
 
-    rgb: uint8 (H, W, 3). mask: int16 (H, W), 0 for the room and i + 1 for scene.objects[i]. depth: float32 (H, W),
-    distance along the view in scene units. boxes: float32 (n, 4), x1, y1, x2, y2 in pixels around each object's visible
-    part, zeros where nothing of it is visible.
+    rgb: uint8 (H, W, 3). mask: int16 (H, W), 0 for the room, i + 1 for scene.objects[i], -(i + 1) for its reflection in
+    a mirror. depth: float32 (H, W), distance along the view in scene units, up to a mirror and not into it. boxes:
+    float32 (n, 4), x1, y1, x2, y2 in pixels around each object's visible part, zeros where nothing of it is visible.
     """
 
     rgb: np.ndarray
@@ -60,7 +62,7 @@ def _rays(camera: "Camera", side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _triangles(scene: "Scene") -> tuple[np.ndarray, ...]:
-    """All triangles of the scene with normals, colour, owner (0 the room) and shininess."""
+    """All triangles of the scene with normals, colour, owner (0 the room) and shininess; a mirror's glass is last."""
     floor, wall = np.array(scene.floor) / 255, np.array(scene.wall) / 255
     corners, normals = [ROOM], [ROOM_NORMALS]
     colours = [np.array([floor, floor, wall, wall])]
@@ -74,7 +76,33 @@ def _triangles(scene: "Scene") -> tuple[np.ndarray, ...]:
         colours.append(part.tint[:, None] * (np.array(COLOURS[item.colour]) / 255) + part.own)
         owners.append(np.full(len(part.tint), index + 1, np.int16))
         shiny.append(np.full(len(part.tint), item.material == "shiny"))
+    if scene.mirror is not None:
+        corners.append(_panels(scene.mirror))
+        normals.append(np.broadcast_to(np.array([0, -1, 0], np.float32), (4, 3, 3)))
+        colours.append(np.broadcast_to(np.array(WOOD) / 255, (4, 3)))
+        owners.append(np.zeros(4, np.int16))
+        shiny.append(np.zeros(4, bool))
     return tuple(np.concatenate(pieces) for pieces in (corners, normals, colours, owners, shiny))
+
+
+def _panels(mirror: "Mirror") -> np.ndarray:
+    """The frame of a mirror, a rectangle a little behind it, and the glass: two triangles each (4, 3, 3)."""
+    panels = []
+    for y, edge in ((mirror.y + 0.02, 0.0), (mirror.y, FRAME)):
+        x, low, high = mirror.width / 2 - edge, edge, mirror.height - edge
+        a, b, c, d = (-x, y, low), (x, y, low), (x, y, high), (-x, y, high)
+        panels += [[a, b, c], [a, c, d]]
+    return np.array(panels, np.float32)
+
+
+def _bounce(world, origins: np.ndarray, directions: np.ndarray, hit: dict[str, np.ndarray], glass: np.ndarray) -> None:
+    """Send the rays `glass` on from the mirror that they hit; writes into all arrays."""
+    origins[glass] += directions[glass] * hit["tfar"][glass, None]
+    origins[glass, 1] -= np.float32(1e-3)  # off the glass
+    directions[glass, 1] *= -1
+    beyond = world.run(origins[glass], directions[glass], query="INTERSECT", output=True)
+    for name in ("primID", "tfar", "u", "v"):
+        hit[name][glass] = beyond[name]
 
 
 def render(scene: "Scene", size: int = 96, samples: int = 2) -> Render:
@@ -93,9 +121,15 @@ def render(scene: "Scene", size: int = 96, samples: int = 2) -> Render:
     side = size * samples
     origins, directions = _rays(scene.camera, side)
     hit = world.run(origins, directions, query="INTERSECT", output=True)
+    depth = np.minimum(hit["tfar"], 30.0)
+    glass = np.zeros(0, int)
+    if scene.mirror is not None and scene.mirror.reflects:
+        glass = np.flatnonzero(hit["primID"] >= len(corners) - 2)
+    if len(glass):
+        _bounce(world, origins, directions, hit, glass)
     face = hit["primID"]
     face[face < 0] = 2  # a ray past the room's edges sees wall
-    depth = np.minimum(hit["tfar"], 30.0)
+    reach = np.minimum(hit["tfar"], 30.0)
 
     u, v = hit["u"][:, None], hit["v"][:, None]
     corner_normals = normals[face]
@@ -104,7 +138,7 @@ def render(scene: "Scene", size: int = 96, samples: int = 2) -> Render:
     normal *= np.where(np.einsum("ij,ij->i", normal, directions) > 0, np.float32(-1), np.float32(1))[:, None]
 
     towards = scene.light.direction.astype(np.float32)
-    points = origins + directions * depth[:, None] + normal * np.float32(2e-3)
+    points = origins + directions * reach[:, None] + normal * np.float32(2e-3)
     lambert = np.maximum(normal @ towards, 0)
     lit = np.zeros(len(face), np.float32)
     facing = np.flatnonzero(lambert > 0)  # a surface that faces away needs no shadow ray
@@ -119,7 +153,8 @@ def render(scene: "Scene", size: int = 96, samples: int = 2) -> Render:
         rgb[glossy] = _gloss(rgb[glossy], normal[glossy], directions[glossy], towards, lit[glossy])
 
     owner = owners[face]
-    pixels = _by_pixel(rgb, size, samples).mean(1)
+    owner[glass] *= -1
+    pixels = _by_pixel(rgb, size, samples).mean(1) * np.array(scene.light.colour, np.float32)
     ids = _by_pixel(owner[:, None], size, samples)[..., 0]
     ranked = np.sort(ids, axis=1)
     middle = ranked[:, (samples * samples) // 2]  # the median owner is the majority wherever there is one

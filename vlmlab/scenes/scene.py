@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vlmlab.scenes.rendering import Render
 
 
+WHITE = (1.0, 1.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Object:
     """One object. `yaw` 0 faces a viewer at azimuth 0, 90 faces +x, 180 faces away; `z` is the height of its bottom."""
@@ -126,17 +129,39 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """A distant lamp: where it stands in the sky, and how much of the light is ambient."""
+    """A distant lamp: where it stands in the sky, and how much of the light is ambient.
+
+    colour: the share of red, green and blue that all light has, lamp, ambient and reflections alike; WHITE by day.
+    """
 
     azimuth: float = -40.0
     elevation: float = 55.0
     ambient: float = 0.45
+    colour: tuple[float, float, float] = WHITE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "colour", tuple(self.colour))  # JSON gives a list
+        if len(self.colour) != 3 or not all(0 <= share <= 1 for share in self.colour):
+            raise BadInput(f"a light's colour is three shares between 0 and 1, got {self.colour}")
 
     @property
     def direction(self) -> np.ndarray:
         """Unit vector from the floor towards the light (3,)."""
         a, e = radians(self.azimuth), radians(self.elevation)
         return np.array([sin(a) * cos(e), -cos(a) * cos(e), sin(e)])
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A framed mirror that stands on the floor at depth `y`, faces the viewer's side and has its middle at x = 0.
+
+    reflects: False for a board of the same shape.
+    """
+
+    y: float = 1.6
+    width: float = 3.0
+    height: float = 1.5
+    reflects: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,6 +175,7 @@ class Scene:
     wall: tuple[int, int, int] = (214, 216, 220)
     seed: int | None = None
     split: str = "custom"
+    mirror: Mirror | None = None
     _cache: dict = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -202,9 +228,13 @@ class Scene:
         return replace(self, objects=tuple(objects), split="custom", _cache={})
 
     def to_json(self) -> str:
-        """The scene as JSON text; `from_json` gives it back equal."""
+        """The scene as JSON text, a white light's colour and a mirror that is not there left out; see `from_json`."""
         record = asdict(replace(self, _cache={}))
         del record["_cache"]
+        if self.light.colour == WHITE:
+            del record["light"]["colour"]
+        if self.mirror is None:
+            del record["mirror"]
         return json.dumps(record)
 
     @classmethod
@@ -220,6 +250,7 @@ class Scene:
                 wall=tuple(record["wall"]),
                 seed=record["seed"],
                 split=record["split"],
+                mirror=Mirror(**record["mirror"]) if "mirror" in record else None,
             )
         except BadInput:
             raise

@@ -1,4 +1,4 @@
-"""The training recipes of the shipped models, each one command: `vlmlab train NAME`. Notebooks 04, 08 and 09.
+"""The training recipes of the shipped models, each one command: `vlmlab train NAME`. Notebooks 04, 08, 09, 12.
 
     tokenizer            byte-level BPE on the suite's own text
     clip-tiny            contrastive pretraining of an encoder on pictures, captions and the words for each patch
@@ -21,10 +21,15 @@ and, with mambavision-tiny in cobra-tiny for its encoders and its Mamba as it wa
     cobra-mambavision-tiny-everything   or everything
     cobra-mambavision-tiny-level3, -both    the projector alone, on tokens of level 3 or of levels 2 and 3
 
+and, on questions about clips, with the whole model before as it was,
+
+    llava-tiny-clips, cobra-tiny-clips      adapters (LoRA) for projector and language model
+
 A recipe first runs the recipes it needs, unless they are done. All of a recipe's files live in work_dir()/NAME; nothing
 is written to data/ before `vlmlab.weights.publishing` is asked to.
 """
 
+from vlmlab.vlm.recipes.clips import adapters
 from vlmlab.vlm.recipes.common import corpus, fill_from_runs, finished, packing, scenes, tokenizer
 from vlmlab.vlm.recipes.encoders import encoder_config
 from vlmlab.vlm.recipes.running import override, run
@@ -33,6 +38,7 @@ from vlmlab.vlm.recipes.table import RECIPES, Recipe
 __all__ = [
     "RECIPES",
     "Recipe",
+    "adapters",
     "corpus",
     "encoder_config",
     "fill_from_runs",

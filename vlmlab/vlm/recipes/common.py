@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from hashlib import sha256 as digest_of
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,12 +15,16 @@ from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes.dataset import SceneDataset
 from vlmlab.scenes.dataset import build as build_scenes
 from vlmlab.vlm import pretraining
+from vlmlab.vlm.clips import pool
 from vlmlab.vlm.corpus import Corpus, Packed, Packing, build_cached
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import VLMConfig
 from vlmlab.vlm.recipes.table import Lesson, Recipe
 from vlmlab.vlm.templates import get_template
 from vlmlab.vlm.trainer import TrainResult, train
+
+if TYPE_CHECKING:
+    from vlmlab.vlm.recipes.clips import Film
 
 # Where in a VLM the weights of a recipe go: (prefix in the recipe's file, prefix in the VLM).
 PLACES = {
@@ -83,24 +87,26 @@ def draw(recipe: Recipe, step: int, count: int, rows: int = 1) -> tuple[np.ndarr
     return np.sort(rng.choice(count, min(rows * recipe.batch, count), replace=False)), rng
 
 
-def features(vlm: VLM, pictures: SceneDataset, encoders: Sequence[Path]) -> np.ndarray:
+def features(vlm: VLM, pictures: "SceneDataset | Film", encoders: Sequence[Path], side: int = 0) -> np.ndarray:
     """H_v of all pictures, float16 (N, P, D_v) on disk, computed once, since the encoder is frozen; goes on
     where a kill stopped.
 
-    encoders: the files its weights come from; other weights, or other layers, make another cache.
+    encoders: the files its weights come from; other weights, or other layers, make another cache. side: tokens a side
+    to which each picture's are averaged (0: all are kept).
     """
-    marks = (*map(sha256, encoders), *map(str, vlm.config.feature_layers))
+    marks = (*map(sha256, encoders), *map(str, vlm.config.feature_layers), *([f"side {side}"] if side else []))
     mark = digest_of(" ".join(marks).encode()).hexdigest()[:12]
     path = runtime.work_dir() / "cache" / f"features-{mark}-{pictures.folder.name}.npy"
     if not path.exists():
         temporary, progress = path.with_suffix(".partial.npy"), path.with_suffix(".progress.json")
         done = read_json(progress)["done"] if progress.exists() and temporary.exists() else 0
-        shape = (len(pictures), vlm.config.feature_tokens, vlm.config.feature_dim)
+        shape = (len(pictures), side**2 or vlm.config.feature_tokens, vlm.config.feature_dim)
         values = np.lib.format.open_memmap(temporary, "r+" if done else "w+", np.float16, None if done else shape)
         with torch.inference_mode():
             for start in range(done, len(pictures), 256):
                 pixels = vlm.preprocess.normalise(pictures.rgb[start : start + 256])
-                values[start : start + 256] = vlm.vision_features(pixels.to(vlm.device)).half().cpu().numpy()
+                seen = vlm.vision_features(pixels.to(vlm.device))
+                values[start : start + 256] = (pool(seen, side) if side else seen).half().cpu().numpy()
                 if start % 4096 == 0:
                     values.flush()
                     write_json(progress, {"done": start + 256})

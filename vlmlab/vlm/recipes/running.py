@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from vlmlab.errors import UnknownName
-from vlmlab.vlm.recipes import encoders, language, stages
+from vlmlab.vlm.recipes import clips, encoders, language, stages
 from vlmlab.vlm.recipes.common import finished
 from vlmlab.vlm.recipes.table import RECIPES, Recipe
 from vlmlab.vlm.trainer import TrainConfig, TrainResult
@@ -19,8 +19,9 @@ RUNNERS: dict[str, Callable[[Recipe, bool], TrainResult | None]] = {
     "language": language.train_language,
     "llava": stages.train_stage,
     "cobra": stages.train_stage,
+    "clips": clips.train_clips,
 }
-"""The first word of a recipe's name -> what runs it."""
+"""The first word of a recipe's name, or "clips" where that is the last -> what runs it."""
 
 
 def run(name: str, resume: bool = False, **overrides: Any) -> TrainResult | None:
@@ -34,7 +35,7 @@ def run(name: str, resume: bool = False, **overrides: Any) -> TrainResult | None
     for need in (*recipe.needs, recipe.backbone):
         if need and not finished(need).exists():
             run(need, resume=True)
-    return RUNNERS[name.split("-")[0]](recipe, resume)
+    return RUNNERS["clips" if name.endswith("-clips") else name.split("-")[0]](recipe, resume)
 
 
 def override(recipe: Recipe, values: dict[str, Any]) -> Recipe:

@@ -141,7 +141,23 @@ def _swap(name: str, needs: tuple[str, ...], parts: tuple[str, ...], preset: str
     )
 
 
+def _clips(model: str, needs: tuple[str, ...]) -> Recipe:
+    """LoRAs for clips beside a finished model; `scenes` and `checks` count clips."""
+    return Recipe(
+        f"{model}-clips",
+        TrainConfig(steps=400, lr=4e-3, warmup=0.05, betas=(0.9, 0.98), precision="bf16"),
+        batch=16,
+        scenes=6000,
+        checks=256,
+        preset=model,
+        parts=("projector", "language"),
+        blind=1 / 16,
+        needs=(*TOKENIZER, *needs, model),
+    )
+
+
 SWAPPED = "cobra-mambavision-tiny"
+LLAVA = ("clip-tiny", "language-tiny", "llava-tiny-stage1")
 COBRA = ("dinov2-tiny", "siglip-tiny", "language-mamba-tiny")
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -152,7 +168,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         _language("language-tiny", "llava-tiny", "embed_tokens"),
         _align("llava-tiny-stage1", "llava-tiny", ("clip-tiny", "language-tiny")),
-        _instruct("llava-tiny", "llava-tiny", "embed_tokens", ("clip-tiny", "language-tiny", "llava-tiny-stage1")),
+        _instruct("llava-tiny", "llava-tiny", "embed_tokens", LLAVA),
         Recipe(
             "siglip-tiny", TrainConfig(steps=1800, lr=2e-3, **DECAY, **FAST), batch=96, scenes=64000,
             preset="cobra-tiny", needs=TOKENIZER,
@@ -175,5 +191,7 @@ RECIPES: dict[str, Recipe] = {
         _swap(f"{SWAPPED}-both", (), ("projector",), f"{SWAPPED}-both"),
         _swap(SWAPPED, (f"{SWAPPED}-projector",), ("projector", "vision")),
         _swap(f"{SWAPPED}-everything", (f"{SWAPPED}-projector",), ("projector", "vision", "language")),
+        _clips("llava-tiny", LLAVA),
+        _clips("cobra-tiny", COBRA),
     )
 }  # fmt: skip
