@@ -13,7 +13,7 @@ from exercises import SOURCES, solutions
 from torch import nn
 
 from vlmlab import scenes, vision
-from vlmlab.benchmarks import held_out
+from vlmlab.benchmarks import held_out, vqa_text
 from vlmlab.checks import Verdict
 from vlmlab.scenes.programs import step
 from vlmlab.scenes.relations import LEFT, holds
@@ -22,14 +22,21 @@ from vlmlab.vision.fused import NORMALISATION
 GIVEN = {
     "scenes": scenes, "vision": vision, "held_out": held_out, "LEFT": LEFT, "step": step, "holds": holds,
     "NORMALISATION": NORMALISATION, "torch": torch, "nn": nn, "F": F, "np": np, "math": math, "re": re,
+    "vqa_text": vqa_text,
 }  # fmt: skip
 """What the chapters' own cells define or import before their exercises."""
 CHAPTERS = {
     "00_start_here": ("left_of", "behind_program", "mirror_box", "interval"),
     "01_seeing": ("unpatchify", "sigmoid_loss", "class_embeddings", "vit_parameters"),
     "02_llava_architecture": ("projector_parameters", "splice", "label_mask", "rotate_to", "pictures_that_fit"),
-    "03_instruction_data": ("box_line", "how_many", "to_record", "holds_in"),
+    "03_instruction_data": (
+        "box_line", "blocks", "breaks_rule", "restate", "fault_of", "empty_reply", "says_more",
+    ),
     "04_training_llava": ("set_stage", "learning_rate", "sees", "rows_of"),
+    "05_evaluating": (
+        "normalise", "vqa_accuracy", "differ", "parse_pope", "consistency", "relative_score", "questions_needed",
+    ),
+    "06_shortcomings": ("visible_share", "needed", "illusion_effect", "pool_squares", "equal_at"),
     "07_selective_scan": ("zoh", "kernel", "selective", "join", "memory", "alpha"),
     "08_cobra_architecture": (
         "fuse", "block_parameters", "causal_conv", "break_even", "siglip_in_chunks", "compact_projector",

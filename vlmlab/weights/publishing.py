@@ -35,7 +35,7 @@ MODELS: dict[str, dict[str, tuple[str, str]]] = {
 }
 """Shipped model -> which of its parts lie in files of their own; its recipe has its name."""
 COMPARED = {"cobra-tiny": ("language-mamba-tiny", "cobra-tiny-stage1", "cobra-tiny-aligned")}
-"""Shipped model -> runs whose figures are recorded beside it, but not their weights."""
+"""Shipped model -> runs whose figures are recorded beside it once they are done, but not their weights."""
 
 
 def halves(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -69,7 +69,8 @@ def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Cal
         saving.save(vlm, folder / f"{name}.safetensors", MODELS[name], torch.float16, {"recipe": name})
         ship(_record(name), f"checkpoints/{name}.safetensors")
         listing[name] = [f"checkpoints/{file}" for file in (f"{name}.safetensors", "tokenizer.json", *parts[name])]
-    beside = [name for each in names for name in COMPARED.get(each, ())]
+    compared = [name for each in names for name in COMPARED.get(each, ())]
+    beside = [name for name in compared if recipes.finished(name).exists()]
     found = manifest()
     found["models"] |= {name: {"files": files} for name, files in listing.items()}
     found["runs"] = found.get("runs", {}) | {name: _record(name) for name in beside}
