@@ -131,6 +131,16 @@ def test_every_relation_is_read_and_has_the_truth_of_the_margins(relation):
         ("The cat is larger than the dog. It is a cat or a dog.", []),
         ("Is there a bird?", []),
         ("A horse stands in the hall.", []),
+        ("The mug is not on the cat, but it is on the blue sofa.", [("relation", True)] * 2),
+        ("No, the mug is on the sofa, but it is not on the blue sofa.", [("relation", True), ("relation", False)]),
+        ("The mug is on the sofa and it is red and it is right of the cat.",
+         [("relation", True)] * 2 + [("attribute", True)]),
+        ("There is a red mug. It is not on the cat, but it is on the sofa.",
+         [("exists", True)] + [("relation", True)] * 2),
+        ("It is on the sofa, but it is not on the cat.", []),  # what is?
+        ("A mug is on the sofa and it is red.", [("exists", True), ("relation", True)]),  # which of the two?
+        ("The cat and the dog are left of the sofa, but it is red.", [("relation", True), ("relation", False)]),
+        ("The dog is right of the cat, the cat is red, and it is small.", [("relation", True), ("attribute", True)]),
     ],
 )  # fmt: skip
 def test_claims_and_their_truth(text, expected):

@@ -97,6 +97,25 @@ def test_a_liar_teaches_nothing(tmp_path):
     assert report["kinds"]["detail"]["faults"]["false existence"] == 4
 
 
+# ---------------------------------------------------------------- kept replies
+def test_the_recording_answers_todays_prompts_about_24_scenes():
+    replies = instruction.recorded("smollm2")
+    assert list(replies) == [(kind, seed) for kind in KINDS for seed in range(24)]
+    assert all(isinstance(reply, str) and reply for reply in replies.values())
+
+
+def test_a_recording_of_other_prompts_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMLAB_DATA", str(tmp_path))
+    with pytest.raises(BadInput, match="holds no replies of 'template'; make them again: vlmlab instruct --teacher"):
+        instruction.recorded("template")
+    make(teacher("template"), tmp_path / "instruction" / "template", 1)
+    assert list(instruction.recorded("template")) == [(kind, 0) for kind in KINDS]
+    settings = tmp_path / "instruction" / "template" / "settings.json"
+    settings.write_text(settings.read_text().replace('"prompts": "', '"prompts": "0'))
+    with pytest.raises(BadInput, match="holds replies to other prompts than today's; empty it and make them again"):
+        instruction.recorded("template")
+
+
 # ---------------------------------------------------------------- teachers
 def test_a_teacher_that_chats_is_told_words_alone():
     heard = []
@@ -212,3 +231,9 @@ def test_the_ablation_runs_each_mix_once(tmp_path, monkeypatch):
         assert ids == [f"00000{seed}-{kind}" for seed in range(2)]
     assert ablation.run(plan, said.append) == result == read_json(plan.folder / "result.json")
     assert len(said) == 5
+    monkeypatch.setenv("VLMLAB_DATA", str(tmp_path))
+    with pytest.raises(BadInput, match=r"holds no instruction-ablation\.json yet; run it: python -m"):
+        ablation.shipped()
+    monkeypatch.setattr(ablation, "Plan", lambda *_: plan)
+    ablation.main(save=True)
+    assert ablation.shipped() == result

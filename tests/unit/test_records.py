@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmlab.benchmarks.records import Answers, Examples, Record, answers, lines, mapping, matched, stream, unique
+from vlmlab.benchmarks.records import (
+    Answers,
+    Examples,
+    Record,
+    answers,
+    finished,
+    lines,
+    mapping,
+    matched,
+    stream,
+    unique,
+)
 from vlmlab.errors import BadInput
 
 KEYS = st.text(st.characters(exclude_categories=("Cs",)), max_size=5)
@@ -45,6 +56,19 @@ def test_stream_reads_what_json_reads(path, objects, indent, ascii, other, extra
         found = list(lines(path))
         assert [record.value for record in found] == objects
         assert [record.place for record in found] == [f"line {2 * place + 1}" for place in range(len(objects))]
+
+
+@settings(deadline=None)
+@given(OBJECTS, st.data())
+def test_a_file_that_grows_line_by_line_keeps_its_whole_lines(path, objects, data):
+    whole = [json.dumps(value).encode() + b"\n" for value in objects]
+    text = b"".join(whole)
+    cut = data.draw(st.integers(0, len(text)))
+    kept = sum(sum(map(len, whole[: place + 1])) <= cut for place in range(len(whole)))
+    written(path, text[:cut])
+    assert [record.value for record in finished(path)] == objects[:kept]
+    assert path.read_bytes() == b"".join(whole[:kept])
+    assert finished(path.parent / "none.jsonl") == []
 
 
 @settings(deadline=None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from vlmlab.benchmarks.records import File, lines
+from vlmlab.benchmarks.records import File, finished
 from vlmlab.errors import BadInput, MissingDependency, VlmlabError
 
 TRIES, FIRST_WAIT, LONGEST_WAIT = 7, 1.0, 60.0  # of one request; seconds between tries, doubled each time
@@ -53,7 +53,10 @@ class Chat:
             raise BadInput("a chat needs max_tokens or max_completion_tokens among its options, and per_minute above 0")
         self.longest, self.pause, self.prices, self.budget = max(limits), 60.0 / per_minute, prices, budget
         self.file = None if file is None else Path(file)
-        self.finished = {} if self.file is None else _finished(self.file)
+        self.finished = {
+            each.need("request", str): (each.need("reply", str), each.need("cost", int, float))
+            for each in (finished(self.file) if self.file is not None else [])
+        }
         self.spent = float(sum(cost for _, cost in self.finished.values()))
         self._client, self._next = client, float("-inf")
 
@@ -152,18 +155,3 @@ def _asked_to_wait(error: Exception) -> float:
         return min(float(headers.get("retry-after", 0)), 10 * LONGEST_WAIT)
     except ValueError:
         return 0.0  # a date
-
-
-def _finished(path: Path) -> dict[str, tuple[str, float]]:
-    """The exchanges of a file: request -> (reply, cost). A line that a kill cut off is dropped."""
-    if not path.exists() or not path.stat().st_size:
-        return {}
-    with open(path, "r+b") as file:
-        written = file.read()
-        file.truncate(written.rfind(b"\n") + 1)
-    if b"\n" not in written:
-        return {}
-    return {
-        record.need("request", str): (record.need("reply", str), record.need("cost", int, float))
-        for record in lines(path)
-    }

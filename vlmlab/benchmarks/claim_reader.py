@@ -80,6 +80,7 @@ class _Reader:
             return self.claims  # a share, a comparison or an alternative: only the verdict is understood
         self.frame = next((value for tag, value in row if tag == "frame"), "viewer")
         self.topics: list[Noun] = []  # the subjects, in order
+        self.again: list[Noun | None] = []  # what "it" has meant as a subject, since the last of them
         self.clause(0)
         around = ["", *self.tags, ""]
         for at, (tag, value) in enumerate(row):
@@ -190,6 +191,7 @@ class _Reader:
                 self.there = self.there and self.after != "be"
             self.subjects.append(noun)
             self.topics.append(noun)
+            self.again = []
             self.be, self.denied = False, self.denied and not self.absent  # "neither the cat nor the dog is red"
             if self.front:
                 self.claims.append(self.front._replace(subject=noun, negated=self.absent))
@@ -197,16 +199,25 @@ class _Reader:
         self.named.append(noun)
 
     def pronoun(self) -> None:
-        """ "It": the one noun of the sentence that is no subject, or what the last sentence was about."""
+        """ "It": the one noun of the sentence that is no subject, or what the last sentence was about.
+
+        As a subject: the only subject before it if that is "the ...", as in "the cat is not here, but it is there".
+        """
         anchor = self.before in ("relation", "own")
         if not anchor:
             self.close()
         meant = [noun for noun in dict.fromkeys(self.named) if noun not in self.subjects]
         noun = meant[0] if len(meant) == 1 else None if meant else self.it
-        if noun and anchor:
-            self.relate(noun)
-        elif noun:
-            self.subjects = [noun]
+        if anchor:
+            if noun:
+                self.relate(noun)
+            return
+        if self.again:
+            noun = self.again[-1]
+        elif len(set(self.topics)) == 1 and self.topics[0].article == "the":
+            noun = self.topics[0]
+        self.again.append(noun)
+        self.subjects = [noun] if noun else []
 
     def relate(self, noun: Noun) -> None:
         """The relation that was just named is to this noun."""

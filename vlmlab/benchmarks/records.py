@@ -104,6 +104,17 @@ def lines(path: File) -> Iterator[Record]:
         raise BadInput(f"{path} is empty; {AGAIN}")
 
 
+def finished(path: File) -> list[Record]:
+    """The records of a file that grows line by line, none if there is no file yet; a last line that a kill cut off is
+    dropped from it. Raises BadInput."""
+    if not os.path.exists(path):
+        return []
+    with open(path, "r+b") as file:
+        written = file.read()
+        file.truncate(written.rfind(b"\n") + 1)
+    return list(lines(path)) if b"\n" in written else []
+
+
 def unique(records: Iterable[Record], field: str) -> Iterator[Record]:
     """The same records; BadInput at the first one that repeats another's value of `field`."""
     seen = set()

@@ -1,31 +1,44 @@
-"""Checks of notebook 03: a box in words, a program, a LLaVA record, a claim verified on the scene graph."""
+"""Checks of notebook 03: context, blocks of a reply, rules, a claim's fault, and a reply that says nothing."""
 
 import re
 from functools import cache, wraps
 from typing import Any
 
+from vlmlab.benchmarks.claims import Claim, check, extract
 from vlmlab.checks.base import Case, Mistake, Verdict, run_check
-from vlmlab.scenes import Scene
-from vlmlab.scenes.programs import Program, execute, step
-from vlmlab.scenes.relations import holds
-from vlmlab.scenes.scene import Camera, Object
+from vlmlab.instruction.checking import named, review
+from vlmlab.instruction.replies import MENTIONS
+from vlmlab.scenes import KINDS, Scene
+from vlmlab.scenes.scene import Object
 
 Box = tuple[float, float, float, float]
 Pairs = list[tuple[str, str]]
 
 
+@cache
+def _room() -> Scene:
+    """From left to right: a cat, a sofa with a mug on it, and a dog that faces right."""
+    return Scene(
+        (
+            Object("cat", "red", "small", "matte", -1.2, 0.0),
+            Object("sofa", "blue", "large", "shiny", 0.2, 0.3),
+            Object("dog", "black", "large", "matte", 1.3, -0.8, yaw=90),
+            Object("mug", "white", "small", "shiny", 0.2, 0.2, 0.42),
+        )
+    )
+
+
 # ---------------------------------------------------------------- 1 · a box in words
-def _line(category: str, values: list[float], digits: int = 3) -> str:
-    return f"{category}: [{', '.join(f'{v:.{digits}f}' for v in values)}]"
+def _line(category: str, values: list[float]) -> str:
+    return f"{category}: [{', '.join(f'{value:.3f}' for value in values)}]"
 
 
 def _box_line(category: str, box: Box, width: int, height: int) -> str:
-    return _line(category, [v / side for v, side in zip(box, (width, height) * 2, strict=True)])
+    return _line(category, [value / side for value, side in zip(box, (width, height) * 2, strict=True)])
 
 
-def _corner_and_size(category: str, box: Box, width: int, height: int) -> str:
-    x1, y1, x2, y2 = box
-    return _line(category, [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height])
+def _numbers(text: str) -> list[float]:
+    return [float(value) for value in re.findall(r"\d+\.?\d*", text)]
 
 
 def box_line(answer: Any) -> Verdict:
@@ -39,296 +52,268 @@ def box_line(answer: Any) -> Verdict:
             Case(("sofa", (30.0, 10.0, 200.0, 100.0), 320, 240), "a picture of 320 x 240"),
         ],
         [
-            Mistake(
-                "pixels",
-                "these are pixels; the paper gives fractions of the picture, 0 to 1",
-                lambda c, box, w, h: _line(c, list(box)),
-            ),
-            Mistake(
-                "width for all",
-                "y is divided by the width; divide it by the height",
-                lambda c, box, w, h: _line(c, [v / w for v in box]),
-            ),
-            Mistake(
-                "sides exchanged",
-                "x belongs to the width and y to the height, not the other way round",
-                lambda c, box, w, h: _line(c, [v / side for v, side in zip(box, (h, w) * 2, strict=True)]),
-            ),
-            Mistake(
-                "size instead of corner",
-                "the last two numbers are the lower right corner, not width and height",
-                _corner_and_size,
-            ),
-            Mistake(
-                "decimals",
-                "every number has three decimals, as in 0.500",
-                fits=lambda got, expected, *_: (
-                    _numbers(got) is not None
-                    and all(abs(a - b) < 0.06 for a, b in zip(_numbers(got), _numbers(expected), strict=True))
-                ),
-            ),
+            Mistake("pixels", "these are pixels; the paper gives fractions of the picture, 0 to 1",
+                    lambda c, box, w, h: _line(c, list(box))),
+            Mistake("width for all", "y is divided by the width; divide it by the height",
+                    lambda c, box, w, h: _box_line(c, box, w, w)),
+            Mistake("sides exchanged", "x belongs to the width and y to the height, not the other way round",
+                    lambda c, box, w, h: _box_line(c, box, h, w)),
+            Mistake("size instead of corner", "the last two numbers are the lower right corner, not width and height",
+                    lambda c, box, w, h: _box_line(c, (*box[:2], box[2] - box[0], box[3] - box[1]), w, h)),
+            Mistake("decimals", "every number has three decimals, as in 0.500",
+                    fits=lambda got, expected, *_: all(
+                        abs(a - b) < 0.06 for a, b in zip(_numbers(got), _numbers(expected), strict=True))),
         ],
         done="right, in the paper's format",
-    )
+    )  # fmt: skip
 
 
-def _numbers(text: str) -> Any:
-    found = [float(v) for v in re.findall(r"\d+\.?\d*", text)]
-    return found if len(found) == 4 else None
+# ---------------------------------------------------------------- 2 · the finished blocks of a reply
+BLOCK = re.compile(r"Question:\n(.+?)\n===\nAnswer:\n(.+?)\n===", re.DOTALL)
+FIRST = "Question:\nWhat color is the cat?\n===\nAnswer:\nThe cat is red.\n===\n"
+SECOND = "Question:\nWhere is the mug?\n===\nAnswer:\n The mug is on the sofa. \n===\n"
 
 
-# ---------------------------------------------------------------- 2 · a program
-@cache
-def _world() -> Scene:
-    """From left to right: red mug, blue cat, red sofa, red ball, blue ball; none at the same depth."""
-    places = [("mug", "red", -1.5, 0.5), ("cat", "blue", -0.8, -0.6), ("sofa", "red", 0.0, 0.4)]
-    places += [("ball", "red", 0.9, -0.7), ("ball", "blue", 1.6, 1.2)]
-    return Scene(tuple(Object(kind, colour, x=x, y=y) for kind, colour, x, y in places))
+def _blocks(reply: str) -> Pairs:
+    return [(question.strip(), answer.strip()) for question, answer in BLOCK.findall(reply)]
 
 
-def _program(
-    colour: str, relation: str, kind: str, last: str = "count", filtered: bool = True, related: bool = True
-) -> Program:
-    steps = [step("select", {"kind": kind}), step("unique", None, 0)]
-    if related:
-        steps.append(step("relate", {"relation": relation, "frame": "viewer"}, 1))
-    else:
-        steps.append(step("select", {}))
-    if filtered:
-        steps.append(step("filter", {"colour": colour}, 2))
-    return [*steps, step(last, None, len(steps) - 1)]
+def _with_the_rest(reply: str) -> Pairs:
+    pieces = [re.sub(r"^\s*(Question|Answer):", "", piece).strip() for piece in reply.split("===")]
+    pieces = pieces if pieces[-1] else pieces[:-1]
+    return list(zip(pieces[0::2], pieces[1::2], strict=False))
 
 
-OPPOSITE = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
+def blocks(answer: Any) -> Verdict:
+    """Exercise 2: the finished pairs of a reply in blocks."""
 
-
-def _executed(program: Any) -> Any:
-    return execute(program, _world())
-
-
-def how_many(answer: Any) -> Verdict:
-    """Exercise 2: the program of "How many {colour} objects are {relation} the {kind}?", judged by what it returns."""
-    run = answer
-    if callable(answer):
-
-        @wraps(answer)
-        def run(colour: str, relation: str, kind: str) -> Any:
-            program = answer(colour, relation, kind)
-            return program if program is None or program is ... else _executed(program)
-
-    def made(**options: Any) -> Any:
-        return lambda colour, relation, kind: _executed(_program(colour, relation, kind, **options))
+    def run(reply: str) -> Any:
+        found = answer(reply)
+        return [tuple(pair) for pair in found] if isinstance(found, list) else found
 
     return run_check(
-        "how_many",
-        run,
-        made(),
+        "blocks",
+        wraps(answer)(run) if callable(answer) else answer,
+        _blocks,
         [
-            Case(("red", "right of", "cat"), "red objects right of the cat"),
-            Case(("blue", "left of", "sofa"), "blue objects left of the sofa"),
-            Case(("red", "left of", "mug"), "red objects left of the mug"),
-            Case(("red", "left of", "cat"), "red objects left of the cat"),
+            Case((FIRST + SECOND,), "two pairs"),
+            Case((FIRST,), "one pair"),
+            Case((FIRST + SECOND[:-9],), "a reply that is cut off in an answer"),
+            Case((FIRST + SECOND[:20],), "a reply that is cut off in a question"),
+            Case(("Question:\nWhat",), "a reply that hardly began"),
         ],
         [
-            Mistake(
-                "exist for count",
-                "the last step says whether there are any; the question asks how many",
-                made(last="exist"),
-            ),
-            Mistake(
-                "no colour", "it counts objects of every colour; filter them before counting", made(filtered=False)
-            ),
-            Mistake(
-                "no relation",
-                "it counts everywhere in the picture; relate to the one object first",
-                made(related=False),
-            ),
-            Mistake(
-                "relation reversed",
-                "the relation is the wrong way round; relate returns what stands in it to the object of its dependency",
-                lambda colour, relation, kind: _executed(_program(colour, OPPOSITE[relation], kind)),
-            ),
+            Mistake("cut-off pair kept", 'a pair counts only once the "===" behind its answer is there',
+                    _with_the_rest),
+            Mistake("not stripped", "white space around the texts would be trained on; strip it",
+                    fits=lambda got, expected, *_: [tuple(t.strip() for t in pair) for pair in got] == expected),
+            Mistake("marks kept", '"Question:" and "Answer:" are marks, not part of the texts',
+                    fits=lambda got, expected, *_: (
+                        [tuple(text.split(":\n")[-1].strip() for text in pair) for pair in got] == expected)),
+            Mistake("exchanged", "the question comes first in a pair",
+                    fits=lambda got, expected, *_: [pair[::-1] for pair in got] == expected),
+            Mistake("first only", "only the first pair is there", lambda reply: _blocks(reply)[:1]),
         ],
-        done="right, executed on a scene of five objects",
-        tolerance=0.0,
-    )
+        done="right, and nothing that was cut off",
+    )  # fmt: skip
 
 
-# ---------------------------------------------------------------- 3 · a LLaVA record
-def _record(identifier: str, image: str, pairs: Pairs, where: Any = lambda n: n == 0, roles: Any = None) -> dict:
-    human, gpt = roles or ("human", "gpt")
-    turns = []
-    for number, (question, reply) in enumerate(pairs):
-        turns.append({"from": human, "value": ("<image>\n" if where(number) else "") + question})
-        turns.append({"from": gpt, "value": reply.strip()})
-    return {"id": identifier, "image": image, "conversations": turns}
+# ---------------------------------------------------------------- 3 · no word about captions or boxes
+TEXTS = (
+    "The cat is inside the box.", "There are 2 boxes and a mug.", "The red cat is left of the lamp.",
+    "The bounding box of the cat is small.", "Bounding boxes tell where it stands.", "The caption says that it is red.",
+    "The captions name a dog.", "According to the description, it is on the sofa.", "The cat stands at 0.125.",
+    "Its coordinates lie on the left.",
+)  # fmt: skip
 
 
-def _not_stripped(identifier: str, image: str, pairs: Pairs) -> dict:
-    record = _record(identifier, image, pairs)
-    for turn, (_, reply) in zip(record["conversations"][1::2], pairs, strict=True):
-        turn["value"] = reply
-    return record
+def _mentions(text: str) -> bool:
+    return bool(MENTIONS.search(text))
 
 
-def to_record(answer: Any) -> Verdict:
-    """Exercise 3: questions and answers as a LLaVA record."""
+def breaks_rule(answer: Any) -> Verdict:
+    """Exercise 3: whether a sentence speaks of captions or boxes instead of the picture."""
     return run_check(
-        "to_record",
+        "breaks_rule",
         answer,
-        _record,
+        _mentions,
+        [Case((text,), f'"{text}"') for text in TEXTS],
         [
-            Case(("000001", "000001.png", [("What is red?", "The cat. ")]), "one question"),
-            Case(
-                (
-                    "000002",
-                    "000002.png",
-                    [("What is red?", "The cat."), ("And blue?", "The sofa."), ("Why?", "Paint.\n")],
-                ),
-                "three questions",
-            ),
+            Mistake("every box", '"box" alone is an object of these pictures; only "bounding box" tells of a list',
+                    lambda text: _mentions(text) or "box" in text),
+            Mistake("upper case", 'a sentence may begin with the word: compare in lower case',
+                    lambda text: bool(re.search(MENTIONS.pattern, text))),
+            Mistake("no numbers", "a number with a point, as in 0.125, is a coordinate",
+                    lambda text: _mentions(re.sub(r"\d", "", text))),
+            Mistake("every number", '"2 boxes" counts objects; only a number with a point is a coordinate',
+                    lambda text: _mentions(text) or bool(re.search(r"\d", text))),
+            Mistake("turned", "True is for a sentence that breaks the rule", lambda text: not _mentions(text)),
+            Mistake("boxes only", "captions, descriptions and coordinates may not be mentioned either",
+                    lambda text: "bounding" in text.lower()),
         ],
-        [
-            Mistake(
-                "no placeholder",
-                "<image> is missing: the model would never be shown the picture",
-                lambda i, image, pairs: _record(i, image, pairs, lambda n: False),
-            ),
-            Mistake(
-                "placeholder in every question",
-                "<image> stands in every question: the picture would be read several times",
-                lambda i, image, pairs: _record(i, image, pairs, lambda n: True),
-            ),
-            Mistake(
-                "role names",
-                'the roles are called "human" and "gpt" in LLaVA\'s files',
-                fits=lambda got, expected, *_: {t["from"] for t in got["conversations"]} != {"human", "gpt"},
-            ),
-            Mistake(
-                "one turn only",
-                "only the first question is there; a conversation has two turns for each pair",
-                lambda i, image, pairs: _record(i, image, pairs[:1]),
-            ),
-            Mistake(
-                "no line break",
-                "a new line follows <image>",
-                fits=lambda got, expected, *_: (
-                    got["conversations"][0]["value"].replace(" ", "")
-                    == expected["conversations"][0]["value"].replace("\n", "").replace(" ", "")
-                ),
-            ),
-            Mistake("not stripped", "white space around an answer would be trained on; strip it", _not_stripped),
-        ],
-        done="right, LLaVA's own format",
-    )
+        done="right: objects pass, lists do not",
+    )  # fmt: skip
 
 
-# ---------------------------------------------------------------- 4 · a claim, verified
-@cache
-def _scene() -> Scene:
-    """Two cats of different colours, a sofa between them, and a mug right behind the sofa; the camera stands aside."""
-    things = (
-        Object("cat", "red", x=-1.4, y=0.2),
-        Object("sofa", "blue", x=0.0, y=0.0),
-        Object("cat", "black", x=1.4, y=-0.2),
-        Object("mug", "white", x=-0.45, y=1.1),
-        Object("box", "green", x=0.5, y=-1.3),
-        Object("lamp", "yellow", x=0.1, y=1.4),
-    )
-    return Scene(things, Camera(azimuth=25.0))
+# ---------------------------------------------------------------- 4 · a question as a statement
+ASKED = (
+    "Is the cat left of the sofa?", "Is the small white mug on the blue sofa?", "Is the dog behind the red cat?",
+    "Is there a lamp on the sofa?", "Are there two cats?",
+)  # fmt: skip
 
 
-CLAIM = re.compile(r"The (.+) is (left of|right of) the (.+)\.")
+def _restate(question: str, last: bool = False, there: bool = True, end: str = ".") -> str:
+    verb, *words = question.rstrip("?").split()
+    kinds = [at for at, word in enumerate(words, 1) if word.rstrip("s") in KINDS]
+    after = 1 if there and words[0] == "there" else kinds[-1 if last else 0]
+    text = " ".join([*words[:after], verb.lower(), *words[after:]]) + end
+    return text[0].upper() + text[1:]
 
 
-def _find(scene: Scene, phrase: str, colours: bool = True) -> list[int]:
-    *colour, kind = phrase.split()
-    return [i for i, o in enumerate(scene.objects) if o.kind == kind and (not colours or colour in ([], [o.colour]))]
-
-
-def _verdict(
-    scene: Scene, claim: str, doubtful: str = "unknown", several: str = "unknown", colours: bool = True
-) -> str:
-    match = CLAIM.fullmatch(claim)
-    assert match
-    first, relation, second = match.groups()
-    found = [_find(scene, phrase, colours) for phrase in (first, second)]
-    if any(len(members) != 1 for members in found):
-        if several == "first" and all(found):
-            found = [members[:1] for members in found]
-        else:
-            return several if several != "first" else "unknown"
-    truth = holds(scene, relation, found[0][0], found[1][0])
-    return doubtful if truth is None else str(truth).lower()
-
-
-def _by_value(scene: Scene, claim: str, values: Any) -> str:
-    match = CLAIM.fullmatch(claim)
-    assert match
-    first, relation, second = match.groups()
-    found = [_find(scene, phrase) for phrase in (first, second)]
-    if any(len(members) != 1 for members in found):
-        return "unknown"
-    a, b = found[0][0], found[1][0]
-    return str(bool((values(a) < values(b)) == (relation == "left of"))).lower()
-
-
-def holds_in(answer: Any) -> Verdict:
-    """Exercise 4: "true", "false" or "unknown" for a claim about left and right."""
-    scene = _scene()
+def restate(answer: Any) -> Verdict:
+    """Exercise 4: a question with "is" or "are" as the statement that it asks about."""
     return run_check(
-        "holds_in",
+        "restate",
         answer,
-        _verdict,
+        _restate,
+        [Case((question,), f'"{question}"') for question in ASKED],
         [
-            Case((scene, claim), claim)
-            for claim in (
-                "The red cat is left of the sofa.",
-                "The red cat is right of the sofa.",
-                "The black cat is right of the sofa.",
-                "The cat is left of the sofa.",
-                "The dog is left of the sofa.",
-                "The mug is left of the sofa.",
-                "The lamp is right of the box.",
-                "The lamp is left of the box.",
-            )
+            Mistake("last noun", "the verb goes behind the first noun, not the last one",
+                    lambda question: _restate(question, last=True)),
+            Mistake("there", '"there is" and "there are" stay together', lambda q: _restate(q, there=False)),
+            Mistake("question mark", "a statement ends with a full stop",
+                    fits=lambda got, expected, *_: got.rstrip("?.") == expected.rstrip(".")),
+            Mistake("lower case", "a statement begins with a capital letter, and only there",
+                    fits=lambda got, expected, *_: got.lower() == expected.lower()),
+            Mistake("second word", "the subject may have more words than two: look for the first kind of object",
+                    lambda q: " ".join([*q.split()[1:3], q.split()[0].lower(), *q.rstrip("?").split()[3:]]).capitalize()
+                    + "."),
         ],
+        done="right; now any rule for statements is a rule for questions",
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- 5 · the kind of a fault
+FALSE = (
+    "There are two cats.", "The sofa is red.", "The dog faces left.", "The cat is right of the sofa.",
+    "The lamp is red.", "There is a red sofa.", "There is a small blue sofa.",
+    "There is no red cat.", "The mug is not on the sofa.",
+)  # fmt: skip
+
+
+def _false_claim(text: str) -> Claim:
+    return next(claim for claim in extract(text).claims if check(claim, _room()).truth is False)
+
+
+def _fault(scene: Scene, claim: Claim) -> str:
+    return named(check(claim, scene), scene)
+
+
+def fault_of(answer: Any) -> Verdict:
+    """Exercise 5: what kind of fault a false claim is."""
+    return run_check(
+        "fault_of",
+        answer,
+        _fault,
+        [Case((_room(), _false_claim(text)), f'"{text}"') for text in FALSE],
         [
-            Mistake(
-                "sides exchanged",
-                "left and right are exchanged",
-                lambda scene, claim: {"true": "false", "false": "true"}.get(_verdict(scene, claim), "unknown"),
-            ),
-            Mistake(
-                "world coordinates",
-                "it goes by the world's x, but the camera stands aside; take the place in the picture, geometry.u",
-                lambda scene, claim: _by_value(scene, claim, lambda i: scene.objects[i].x),
-            ),
-            Mistake(
-                "no margin",
-                'a pair at nearly the same place is ambiguous: the answer is "unknown"',
-                lambda scene, claim: _by_value(scene, claim, lambda i: scene.geometry.u[i]),
-            ),
-            Mistake(
-                "doubt is false",
-                'an ambiguous pair is "unknown", not "false"',
-                lambda scene, claim: _verdict(scene, claim, doubtful="false"),
-            ),
-            Mistake(
-                "several is false",
-                'a name that fits no object, or several, makes the claim "unknown"',
-                lambda scene, claim: _verdict(scene, claim, several="false"),
-            ),
-            Mistake(
-                "first of several",
-                '"the cat" fits two objects, so nobody knows which is meant: "unknown"',
-                lambda scene, claim: _verdict(scene, claim, several="first"),
-            ),
-            Mistake(
-                "colour ignored",
-                'the colour in a name such as "red cat" is ignored',
-                lambda scene, claim: _verdict(scene, claim, colours=False),
-            ),
+            Mistake("no such object", "the kind is there, in another colour or size: then it is not the existence",
+                    lambda s, c: "false existence" if c.type == "exists" else _fault(s, c)),
+            Mistake("every look a colour", 'only the field "colour" is a colour; where it faces is an attribute',
+                    lambda s, c: "wrong colour" if c.type == "attribute" else _fault(s, c)),
+            Mistake("denial", "what is denied and is there is a false existence, whatever its looks",
+                    lambda s, c: _fault(s, c._replace(negated=False))),
+            Mistake("colour that is there", "an object of that kind and colour is there: another attribute is wrong",
+                    lambda s, c: "wrong colour" if _fault(s, c) == "wrong attribute" and c.type == "exists"
+                    else _fault(s, c)),
         ],
-        done="right: true, false, and unknown where nobody can say",
-    )
+        done="right; this is how the report below each teacher is counted",
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- 6 · a reply that teaches nothing
+SAID = (
+    "The red cat is red.", "The red cat is a cat.", "The red cat is the cat.", "The cat is a cat.",
+    "The cat is not a dog.", "The cat is red.", "The cat is the red cat.", "The red object is a cat.",
+    "The cat is left of the sofa.", "There is a dog.", "The dog faces right.",
+)  # fmt: skip
+PASSES = "kept, and it teaches nothing"
+
+
+def _says_more(claim: Claim, presupposed: bool = False, fields: bool = True) -> bool:
+    noun, value = claim.subject, claim.value
+    if claim.mood == "presupposed":
+        return presupposed
+    if claim.type == "attribute" and fields:
+        return not getattr(noun, value[0], "")
+    if claim.type == "is":
+        return any(look and not own for look, own in zip(value.looks, noun.looks, strict=True))
+    return True
+
+
+def _other_noun(claim: Claim) -> bool:
+    return claim.value.looks != claim.subject.looks if claim.type == "is" else _says_more(claim)
+
+
+def _other_kind(claim: Claim) -> bool:
+    return claim.value.kind != claim.subject.kind if claim.type == "is" else _says_more(claim)
+
+
+def says_more(answer: Any) -> Verdict:
+    """Exercise 6: whether a claim says more than its own noun does."""
+    return run_check(
+        "says_more",
+        answer,
+        _says_more,
+        [Case((claim,), f'"{text}", the claim "{claim.type}"') for text in SAID for claim in extract(text).claims],
+        [
+            Mistake("presupposed counts", 'what "the cat" takes for granted is not said: look at claim.mood',
+                    lambda claim: _says_more(claim, presupposed=True)),
+            Mistake("attributes forgotten", '"the red cat is red" says nothing either',
+                    lambda claim: _says_more(claim, fields=False)),
+            Mistake("nouns compared whole", '"the red cat is the cat" names another noun and says nothing new',
+                    _other_noun),
+            Mistake("kinds compared", '"the cat is the red cat" has one kind and says its colour; "the cat is not a '
+                    'dog" has two and says nothing', _other_kind),
+            Mistake("is dropped", '"the red object is a cat" says something: compare field by field',
+                    lambda claim: claim.type != "is" and _says_more(claim)),
+        ],
+        done="right: a claim counts if it fills a field that its noun leaves open",
+    )  # fmt: skip
+
+
+def _outcome(scene: Scene, reply: Any) -> Any:
+    if reply is None or reply is ...:
+        return reply
+    parsed, judged = review(scene, str(reply), "conversation")
+    if parsed.broken or not judged:
+        return "not in blocks"
+    faults = sorted({fault.kind for each in judged for fault in each.faults})
+    if faults:
+        return f"dropped for: {', '.join(faults)}"
+    found = [check(claim, scene) for each in judged for claim in extract(each.answer).claims]
+    new = [each.claim for each in found if each.truth is not False and _says_more(each.claim)]
+    return f"kept, but it says something: {new[0].type}" if new else PASSES
+
+
+def empty_reply(answer: Any) -> Verdict:
+    """Exercise 6: a reply about a scene that the checker keeps and that teaches nothing."""
+
+    def run(scene: Scene) -> Any:
+        return _outcome(scene, answer(scene))
+
+    room = _room()
+    return run_check(
+        "empty_reply",
+        wraps(answer)(run) if callable(answer) else answer,
+        lambda scene: PASSES,
+        [Case((room,), "a room with a cat"), Case((Scene(room.objects[1:3]),), "a sofa and a dog")],
+        [
+            Mistake("no blocks", 'write it as a teacher does: "Question:", the question, "===", "Answer:", the answer, '
+                    '"==="', fits=lambda got, *_: got == "not in blocks"),
+            Mistake("dropped", "the checker drops it", fits=lambda got, *_: got.startswith("dropped")),
+            Mistake("says something", "the checker keeps it, but one could learn from it: say only what the noun says",
+                    fits=lambda got, *_: got.startswith("kept, but")),
+        ],
+        done="it passes, and nobody learns from it",
+    )  # fmt: skip

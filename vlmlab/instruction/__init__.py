@@ -5,7 +5,7 @@ Source: Visual Instruction Tuning (arXiv 2304.08485), section 3.
 
 from vlmlab.instruction.checking import FAULTS, Fault, Judged, judge, review, summarise
 from vlmlab.instruction.context import KINDS, Told, tell
-from vlmlab.instruction.making import make, record
+from vlmlab.instruction.making import make, record, recorded
 from vlmlab.instruction.prompts import prefix, prompt, request
 from vlmlab.instruction.replies import DETAILED, Parsed, broken_rules, parse
 from vlmlab.instruction.teachers import TEACHERS, Teacher, chatting, teacher
@@ -13,6 +13,6 @@ from vlmlab.instruction.verdicts import true_answer
 
 __all__ = [
     "DETAILED", "FAULTS", "KINDS", "TEACHERS", "Fault", "Judged", "Parsed", "Teacher", "Told", "broken_rules",
-    "chatting", "judge", "make", "parse", "prefix", "prompt", "record", "request", "review", "summarise", "teacher",
-    "tell", "true_answer",
+    "chatting", "judge", "make", "parse", "prefix", "prompt", "record", "recorded", "request", "review", "summarise",
+    "teacher", "tell", "true_answer",
 ]  # fmt: skip

@@ -6,7 +6,9 @@ and the teacher's own a score. That language model was pretrained on the same fo
 compared is what a kind of data adds, not whether a kind of answer is known at all.
 Source: Visual Instruction Tuning (arXiv 2304.08485), section 5.1.
 
-    python -m vlmlab.instruction.ablation --steps 400 --scenes 600
+    python -m vlmlab.instruction.ablation --steps 400 --scenes 600 --save
+
+`--save` keeps the table in data/experiments, where notebook 03 reads it.
 """
 
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from vlmlab.benchmarks import judges, llava_bench
 from vlmlab.benchmarks.judges import About
 from vlmlab.benchmarks.llava_bench import Example
 from vlmlab.benchmarks.statistics import contrast
+from vlmlab.errors import BadInput
 from vlmlab.files import read_json, write_json
 from vlmlab.instruction.context import KINDS, Told, captions
 from vlmlab.instruction.making import make
@@ -34,6 +37,7 @@ from vlmlab.vlm.recipes.table import FAST
 from vlmlab.vlm.trainer import TrainConfig
 from vlmlab.weights import load
 
+NAME = "instruction-ablation"
 START = "llava-tiny-stage1"
 MIXES: dict[str, tuple[str, ...]] = {"none": (), **{kind: (kind,) for kind in KINDS}, "all": KINDS}
 LONGEST = 160  # tokens of an answer
@@ -53,7 +57,7 @@ class Plan(NamedTuple):
     @property
     def folder(self) -> Path:
         """Where the runs live: those of another plan are never mixed with these."""
-        return runtime.work_dir() / "instruction-ablation" / "-".join(map(str, self))
+        return runtime.work_dir() / NAME / "-".join(map(str, self))
 
     @property
     def training(self) -> TrainConfig:
@@ -151,11 +155,32 @@ def _row(pairs: list[tuple[float, float]]) -> dict[str, float]:
             "low": scale * found["low"], "high": scale * found["high"]}  # fmt: skip
 
 
-def main(steps: int = 400, scenes: int = 600, judged: int = 60) -> None:
-    """Run the ablation; the same command goes on where it was stopped."""
+def keep(result: dict[str, Any]) -> str:
+    """Write what `run` returns to data/experiments, and return its name there."""
+    write_json(_kept(), result)
+    return f"data/experiments/{NAME}.json"
+
+
+def shipped() -> dict[str, Any]:
+    """The result in data/experiments, as `run` returns it. Raises BadInput where there is none."""
+    if not _kept().exists():
+        raise BadInput(
+            f"data/experiments holds no {NAME}.json yet; run it: python -m vlmlab.instruction.ablation --save"
+        )
+    return read_json(_kept())
+
+
+def _kept() -> Path:
+    return runtime.data_dir() / "experiments" / f"{NAME}.json"
+
+
+def main(steps: int = 400, scenes: int = 600, judged: int = 60, save: bool = False) -> None:
+    """Run the ablation; the same command goes on where it was stopped. --save keeps the result in data/experiments."""
     result = run(Plan(steps, scenes, judged))
     for mix, row in result["rows"].items():
         print(mix.ljust(14), *(f"{name} {cell['relative_score']:5.1f}" for name, cell in row.items()), sep="  ")
+    if save:
+        print(f"wrote {keep(result)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 The rule: a pair of question and answer is kept if it keeps LLaVA's rules; its question supposes nothing that is not
 there, has an answer where it is understood, and was not asked before; each sentence of its answer is understood, says
 something true and nothing false; and the answer is to the question. What cannot be checked is not taught. A record is
-kept with the pairs that are left. Not checked is whether a conclusion follows from the facts before it.
+kept with the pairs that are left. Not checked is whether a conclusion follows from the facts before it, nor whether an
+answer says more than its own nouns do ("the cat is a cat").
 """
 
 import re

@@ -12,12 +12,13 @@ Replies are asked for once; a run that was stopped goes on, and one for more sce
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vlmlab.benchmarks.records import lines
+from vlmlab import runtime
+from vlmlab.benchmarks.records import Record, finished, lines
 from vlmlab.errors import BadInput
 from vlmlab.files import atomic_path, read_json, write_json
 from vlmlab.instruction.checking import Judged, review, summarise
@@ -52,9 +53,8 @@ def make(
     seeds = range(first_seed, first_seed + scenes)
     for kind in kinds:
         known(kind)
-    prompts = hashlib.sha256(json.dumps([prefix(kind) for kind in KINDS]).encode()).hexdigest()[:16]
-    _settle(folder, {"teacher": teacher.name, "split": split, "size": SIZE, "prompts": prompts})
-    replies = _finished(folder / "replies.jsonl")
+    _settle(folder, _settings(teacher.name, split))
+    replies = _replies(finished(folder / "replies.jsonl"))
     wanted = [(kind, seed) for kind in kinds for seed in seeds if (kind, seed) not in replies]
     done = len(kinds) * scenes - len(wanted)
     described = cache(lambda seed: _tell(sample(seed, split=split), folder))  # rendered once for all kinds
@@ -68,6 +68,20 @@ def make(
         if progress:
             progress(done, len(kinds) * scenes)
     return _collect(folder, teacher, split, {key: replies[key] for key in sorted(replies)})
+
+
+def recorded(name: str) -> dict[tuple[str, int], str]:
+    """A teacher's replies that are kept in data/instruction, by kind and seed of a scene of the split `train`.
+
+    Raises BadInput where there are none, or where they answer other prompts than those of today.
+    """
+    folder = runtime.data_dir() / "instruction" / name
+    again = f"make them again: vlmlab instruct --teacher {name} --scenes N --out {folder}"
+    if not folder.is_dir():
+        raise BadInput(f"data/instruction holds no replies of {name!r}; {again}")
+    if read_json(folder / "settings.json") != _settings(name, "train"):
+        raise BadInput(f"{folder} holds replies to other prompts than today's; empty it and {again}")
+    return _replies(lines(folder / "replies.jsonl"))
 
 
 def record(identifier: str, image: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -115,6 +129,12 @@ def _name(seed: int) -> str:
     return f"{seed:06d}.png"
 
 
+def _settings(teacher: str, split: str) -> dict[str, Any]:
+    """What replies depend on."""
+    prompts = hashlib.sha256(json.dumps([prefix(kind) for kind in KINDS]).encode()).hexdigest()[:16]
+    return {"teacher": teacher, "split": split, "size": SIZE, "prompts": prompts}
+
+
 def _settle(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / "settings.json"
     if not path.exists():
@@ -126,16 +146,8 @@ def _settle(folder: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _finished(path: Path) -> dict[tuple[str, int], str]:
-    """The replies of a file; a last line that a kill cut off is dropped from it."""
-    if not path.exists() or not path.stat().st_size:
-        return {}
-    with open(path, "r+b") as file:
-        written = file.read()
-        file.truncate(written.rfind(b"\n") + 1)
-    if b"\n" not in written:
-        return {}
-    return {(record.need("kind", str), record.need("seed", int)): record.need("reply", str) for record in lines(path)}
+def _replies(records: Iterable[Record]) -> dict[tuple[str, int], str]:
+    return {(each.need("kind", str), each.need("seed", int)): each.need("reply", str) for each in records}
 
 
 def _batches(wanted: Sequence[tuple[str, int]], size: int) -> Iterator[tuple[str, list[int]]]:
