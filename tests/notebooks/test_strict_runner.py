@@ -154,8 +154,9 @@ def test_wrong_parameters_are_refused_before_anything_runs(write, tmp_path: Path
 
 
 def test_over_time_and_over_memory_are_ended(write, tmp_path: Path):
+    mark = f"# orphan of {tmp_path.name}"
     write("01_slow", "print('before', flush=True)", "import subprocess, sys, time\n"
-          "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)  # orphan'])\ntime.sleep(600)")  # fmt: skip
+          f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)  {mark}'])\ntime.sleep(600)")  # fmt: skip
     folder = write("02_large", "block = bytearray(700_000_000)\nimport time\ntime.sleep(600)")
     budget = notebooks.Budget(seconds=30, megabytes=500)
     slow, large = notebooks.run(folder=folder, report=tmp_path / "report", budget=budget).outcomes
@@ -164,7 +165,7 @@ def test_over_time_and_over_memory_are_ended(write, tmp_path: Path):
     assert "MB of memory; its budget is 500 MB in cell 2" in large.problems[0]
     assert "before" in (tmp_path / "report" / "01_slow.html").read_text()
     running = [
-        process for process in psutil.process_iter(["cmdline"]) if "# orphan" in " ".join(process.info["cmdline"] or [])
+        process for process in psutil.process_iter(["cmdline"]) if mark in " ".join(process.info["cmdline"] or [])
     ]
     assert running == []
 
