@@ -78,6 +78,12 @@ def test_a_shipped_model_on_six_questions_then_again_and_scored_from_its_predict
     assert "holds another run" in refused(capfd, *options, "--limit", "2")
 
 
+def test_pope_means_its_three_splits(capfd, tmp_path):
+    code, out, _ = call(capfd, "-b", "pope", "--limit", "2", "--device", "cpu", "--out", str(tmp_path), "--json")
+    assert code == 0
+    assert list(json.loads(out)["models"]["llava-tiny"]) == ["pope-random", "pope-popular", "pope-adversarial"]
+
+
 def test_the_likelihood_of_options_with_a_shipped_model(capfd, pope_files, tmp_path):
     options = ["-b", "pope", *pope_files, "--device", "cpu", "--out", str(tmp_path), "--method", "likelihood"]
     code, out, _ = call(capfd, *options, "--limit", "2", "--json")
@@ -218,7 +224,7 @@ def test_answers_that_wait_for_a_judge(capfd, planted, monkeypatch, tmp_path):
     ("arguments", "part"),
     [
         (["-b", "popes"], "unknown benchmark 'popes'; did you mean 'pope'"),
-        (["-b", "pope"], "give the annotations of pope"),
+        (["-b", "textvqa"], "give the annotations of textvqa"),
         (["-b", "textvqa", "--images", "x"], "give the annotations of textvqa"),
         (["-b", "vsr", "--annotations", "x"], "--images"),
         (["-b", "vsr", "--annotations", "x", "--images", "y"], "no such file: x"),

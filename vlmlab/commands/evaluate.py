@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from vlmlab.benchmarks.export.shipped import Files
 
 ALL = "all"
-OWN_FILES = ("textvqa", "pope")  # official, but no files ship under these names
+SPLIT = "pope"  # its three splits, one after the other, unless a file of a person's own is given
+OWN_FILES = ("textvqa",)  # official, but no files ship
 
 
 def evaluate(
@@ -58,7 +59,7 @@ def evaluate(
     from vlmlab.benchmarks import board
     from vlmlab.benchmarks.export.shipped import SETS
 
-    known = (*SETS, *OWN_FILES, *benchmarks.BENCHMARKS, ALL)
+    known = (*SETS, SPLIT, *OWN_FILES, *benchmarks.BENCHMARKS, ALL)
     if benchmark not in known:
         raise UnknownName("benchmark", benchmark, known)
     official = {"--profile": None if profile == "official" else profile, "--method": method}
@@ -81,6 +82,8 @@ def evaluate(
 
     files = _own(benchmark, annotations, questions, images)
     names = [*SETS, "scenes"] if benchmark == ALL else [benchmark]
+    if benchmark == SPLIT and not files:
+        names = [name for name in SETS if name.startswith(SPLIT)]
     models = _models() if model == ALL else [model]
     among = processes(cpu=runtime.device(device).type == "cpu")
     results: list[dict[str, Any]] = []
@@ -100,7 +103,7 @@ def evaluate(
             if found is not None:
                 results.append(found if benchmark in benchmarks.BENCHMARKS else {**found, "model": chosen})
     if among.main:
-        _show(results, json, whole=ALL in (model, benchmark))
+        _show(results, json, whole=ALL in (model, benchmark) or len(names) > 1)
         if save:
             err.print(f"wrote {board.save(board.collect(results))}", markup=False, highlight=False)
 
