@@ -20,7 +20,7 @@ from vlmlab.benchmarks.collecting import ALONE, Processes, claim, collect
 from vlmlab.benchmarks.records import profile_of
 from vlmlab.benchmarks.statistics import bootstrap, wilson
 from vlmlab.errors import BadInput, UnknownName
-from vlmlab.files import sha256, write_json
+from vlmlab.files import sha256, tensors_sha256, write_json
 from vlmlab.vlm.checkpointing import locked
 
 if TYPE_CHECKING:
@@ -112,11 +112,7 @@ def official(benchmark: str) -> Any:
 
 def weights(vlm: Any) -> str:
     """SHA-256 over a model's tensors with their names; of what is no PyTorch module, over its name alone."""
-    digest = hashlib.sha256(vlm.config.name.encode())
-    for name, value in vlm.state_dict().items() if isinstance(vlm, torch.nn.Module) else ():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return tensors_sha256(vlm.state_dict().items() if isinstance(vlm, torch.nn.Module) else (), vlm.config.name)
 
 
 def _default(settings: dict[str, Any]) -> Path:

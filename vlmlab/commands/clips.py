@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlmlab.commands.common import err, out, print_json, progress_bar
+from vlmlab.commands.common import out, print_json, progress_bar, tell
 
 if TYPE_CHECKING:
     from vlmlab.vlm.model import VLM
@@ -35,7 +35,7 @@ def clips(
     if save:
         path = runtime.data_dir() / "results" / f"clips-{name}.json"
         write_json(path, result)
-        err.print(f"wrote {path}", markup=False, highlight=False)
+        tell(f"wrote {path}")
 
 
 def opened(model: str, device: str = "auto") -> "tuple[VLM, str]":

@@ -16,6 +16,11 @@ out = Console()
 err = Console(stderr=True)
 
 
+def tell(text: str, console: Console = err) -> None:
+    """Print a line as it is: no markup is read, and no path is broken to fit the window."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """Write `value` as JSON to stdout, dataclasses, paths, NumPy and PyTorch values included."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_jsonable))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlmlab.commands.common import err, out, print_json, progress_bar
+from vlmlab.commands.common import out, print_json, progress_bar, tell
 from vlmlab.commands.model import Device, Json, Model
 from vlmlab.errors import BadInput, UnknownName
 
@@ -105,7 +105,7 @@ def evaluate(
     if among.main:
         _show(results, json, whole=ALL in (model, benchmark) or len(names) > 1)
         if save:
-            err.print(f"wrote {board.save(board.collect(results))}", markup=False, highlight=False)
+            tell(f"wrote {board.save(board.collect(results))}")
 
 
 def _models() -> list[str]:
@@ -134,9 +134,9 @@ def _show(results: list[dict[str, Any]], json: bool, whole: bool) -> None:
         if not whole and "score" in result:
             out.print(score.table(result["score"], f"{result['benchmark']}, n = {result['n']}"))
         if "note" in result:
-            err.print(result["note"], markup=False, highlight=False)
+            tell(result["note"])
         if not whole:
-            err.print(f"predictions: {result['predictions']}", markup=False, highlight=False)
+            tell(f"predictions: {result['predictions']}")
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmlab.commands.common import err, literals, out, print_json
+from vlmlab.commands.common import literals, out, print_json, tell
 from vlmlab.errors import BadInput, UnknownName
 
 EXPERIMENTS = ("encoders-by-backbones",)
@@ -50,14 +50,14 @@ def experiment(
 
     plan = runs.Plan(steps, seeds, changes=changes)
     with redirect_stdout(sys.stderr):  # the trainer's lines; only the result goes to stdout
-        busy = runs.run(plan, entries, say=lambda text: err.print(text, markup=False, highlight=False))
+        busy = runs.run(plan, entries, say=tell)
     if busy:
-        err.print(f"another process is at {', '.join(busy)}", markup=False, highlight=False)
+        tell(f"another process is at {', '.join(busy)}")
     complete = not any(runs.finished(plan, each) is None for each in plan.runs)
     found = results.collect(plan, _speed(plan) if complete else None)
     _print(found, json)
     if save:
-        err.print(f"wrote {results.save(found)}", markup=False, highlight=False)
+        tell(f"wrote {results.save(found)}")
 
 
 def _speed(plan: Any) -> dict[str, Any]:

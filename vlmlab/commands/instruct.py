@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmlab.commands.common import out as console
-from vlmlab.commands.common import print_json, progress_bar
+from vlmlab.commands.common import print_json, progress_bar, tell
 
 
 def instruct(
@@ -40,7 +40,7 @@ def instruct(
         print_json(report)
         return
     console.print(table(report))
-    console.print(f"{report['records']} records in {out / 'instruct.json'}", markup=False, highlight=False)
+    tell(f"{report['records']} records in {out / 'instruct.json'}", console)
 
 
 def table(report: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vlmlab.commands.common import err, out, print_json, progress_bar
+from vlmlab.commands.common import out, print_json, progress_bar, tell
 from vlmlab.commands.model import Device, Json, Model
 
 
@@ -36,4 +36,4 @@ def shortcomings(
     else:
         out.print(parts.table(found))
     if save:
-        err.print(f"wrote {parts.save(found, vlm)}", markup=False, highlight=False)
+        tell(f"wrote {parts.save(found, vlm)}")

@@ -8,7 +8,6 @@ A checkpoint is written under the name `.step-0000200.partial`, flushed to the d
 removed only after that. `state.json` is what a reader trusts: a file that does not match it is damaged.
 """
 
-import hashlib
 import os
 import random
 import re
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmlab.errors import BadCheckpoint, BadInput
-from vlmlab.files import read_json, read_tensors, sha256, write_json, write_tensors
+from vlmlab.files import read_json, read_tensors, sha256, tensors_sha256, write_json, write_tensors
 
 FREE_FIELDS = ("save_every", "log_every")  # fields of a config that change nothing about the trained weights
 
@@ -31,12 +30,7 @@ FREE_FIELDS = ("save_every", "log_every")  # fields of a config that change noth
 # ---------------------------------------------------------------- what the run was asked to do
 def fingerprint(modules: nn.Module) -> str:
     """SHA-256 over the names and bytes of the frozen parameters: a resumed run must start from the same ones."""
-    digest = hashlib.sha256()
-    for name, parameter in modules.named_parameters():
-        if not parameter.requires_grad:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return tensors_sha256((name, p) for name, p in modules.named_parameters() if not p.requires_grad)
 
 
 def check_folder(folder: Path, record: dict[str, Any], resume: bool) -> bool:

@@ -5,7 +5,6 @@
 Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1 and equation 3.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import BadCheckpoint, BadInput, UnknownName
-from vlmlab.files import read_tensors, write_tensors
+from vlmlab.files import read_tensors, tensors_sha256, write_tensors
 from vlmlab.vlm.checkpointing import copy_into
 
 FORMAT = "vlmlab-lora-1"
@@ -119,11 +118,7 @@ def state(module: nn.Module) -> dict[str, Tensor]:
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 of the weights that the LoRAs change, and of all others, as fp16: shipped weights and those of the run
     that they come from have the same one."""
-    digest = hashlib.sha256()
-    for name, value in sorted(_plain(module).items()):
-        digest.update(name.encode())
-        digest.update(value.detach().half().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return tensors_sha256((name, value.detach().half()) for name, value in sorted(_plain(module).items()))
 
 
 def _plain(module: nn.Module) -> dict[str, Tensor]:
