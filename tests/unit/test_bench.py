@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from vlmlab.bench import BENCHMARKS
+from vlmlab.bench import BENCHMARKS, board
 from vlmlab.bench.scaling import crossing, power_law
 from vlmlab.bench.timing import alternate, peak_memory, ratios
 from vlmlab.errors import BadInput
@@ -123,3 +123,17 @@ def test_answering_measures_every_part_of_an_answer():
     assert 70 < result["prompt_tokens"]["clip-llama-tiny"] < 100
     with pytest.raises(BadInput, match="at least"):
         BENCHMARKS["answering"](tokens=1)
+
+
+def test_what_readme_quotes_is_kept_with_its_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMLAB_DATA", str(tmp_path))
+    result = {"prefill_ms": {"vlmlab": 10.0, "transformers": 55.0}, "token_ms": {"vlmlab": 2.0, "transformers": 5.0}}
+    assert board.markdown(board.kept()).count("\n") == 1  # nothing measured: only the head
+    assert board.save("mamba", result, {"length": 64}) == "data/results/bench-mamba.json"
+    kept = board.kept()
+    assert kept["mamba"]["result"] == result
+    assert "cores" in kept["mamba"]["machine"]["cpu"]
+    assert board.markdown(kept).splitlines()[2:] == [
+        "| `vlmlab bench mamba --set length=64` | a Mamba language model, prefill | 10.0 | 55.0 (5.5) | - |",
+        "| `vlmlab bench mamba --set length=64` | a decoded token | 2.0 | 5.0 (2.5) | - |",
+    ]

@@ -22,6 +22,7 @@ from vlmlab.files import sha256
 from vlmlab.scenes import sample
 from vlmlab.scenes.kinds import KINDS
 
+BEGIN, END = "<!-- benchmarks:begin -->\n", "<!-- benchmarks:end -->"
 BOARD = ("vqav2", "pope", "vsr")  # what "ships" in these tests
 
 
@@ -127,7 +128,7 @@ def planted(monkeypatch, tmp_path):
 
 def test_the_board_is_measured_saved_and_shown_in_readme(capfd, planted, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"# before\n\n{board.BEGIN}old\n{board.END}\nafter\n")
+    readme.write_text(f"# before\n\n{BEGIN}old\n{END}\nafter\n")
     code, out, err = call(capfd, "--model", "all", "--benchmark", "all", "--save")
     assert code == 0
     assert "wrote data/results/benchmarks.json and README.md" in err
@@ -140,8 +141,8 @@ def test_the_board_is_measured_saved_and_shown_in_readme(capfd, planted, tmp_pat
                                           "annotations": sha256(shipped.files("pope").annotations)}  # fmt: skip
     assert kept["weights"] == {name: runner.weights(model) for name, model in planted.items()}
     assert "long" not in json.dumps(kept)
-    before, _, rest = readme.read_text().partition(board.BEGIN)
-    table, _, after = rest.partition(board.END)
+    before, _, rest = readme.read_text().partition(BEGIN)
+    table, _, after = rest.partition(END)
     assert (before, after) == ("# before\n\n", "\nafter\n")
     assert table == board.markdown(kept) + "\n"
     assert table.splitlines()[0] == (
@@ -158,7 +159,7 @@ def test_the_board_is_measured_saved_and_shown_in_readme(capfd, planted, tmp_pat
 
 
 def test_without_markers_readme_stays_as_it_is(planted, tmp_path):
-    for text in ("# nothing\n", f"# half {board.BEGIN}"):
+    for text in ("# nothing\n", f"# half {BEGIN}"):
         (tmp_path / "README.md").write_text(text)
         assert board.save(board.collect([])) == "data/results/benchmarks.json"
         assert (tmp_path / "README.md").read_text() == text

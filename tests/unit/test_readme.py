@@ -5,6 +5,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from vlmlab import readme
+from vlmlab.bench import board
 from vlmlab.cli import app
 from vlmlab.weights import manifest
 from vlmlab.weights.publishing import markdown
@@ -14,8 +16,23 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_is_the_recorded_one():
-    table = TEXT.split("<!-- results:begin -->\n")[1].split("\n<!-- results:end -->")[0]
-    assert table == markdown(manifest()["results"]["llava-tiny"])
+    assert readme.section("results", TEXT) == markdown(manifest()["results"]["llava-tiny"])
+
+
+def test_the_speeds_are_the_kept_ones():
+    assert readme.section("speed", TEXT) == board.markdown(board.kept())
+
+
+def test_sections_are_written_between_their_markers_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMLAB_DATA", str(tmp_path / "data"))
+    assert not readme.put("a", "x")  # no README
+    (tmp_path / "README.md").write_text("one\n<!-- a:begin -->\nold\nlines\n<!-- a:end -->\ntwo\n<!-- b:begin -->\n")
+    assert readme.put("a", "new")
+    assert not readme.put("b", "x")  # only one marker
+    assert not readme.put("c", "x")
+    text = (tmp_path / "README.md").read_text()
+    assert text == "one\n<!-- a:begin -->\nnew\n<!-- a:end -->\ntwo\n<!-- b:begin -->\n"
+    assert readme.section("a", text) == "new"
 
 
 def test_linked_files_exist():

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from vlmlab import runtime
+from vlmlab import readme, runtime
 from vlmlab.errors import BadInput
-from vlmlab.files import read_json, write_json, write_text
+from vlmlab.files import read_json, write_json
 
 TITLES = {
     "vqav2": "VQAv2", "textvqa": "TextVQA", "vizwiz": "VizWiz", "gqa": "GQA", "pope": "POPE",
@@ -18,7 +18,6 @@ TITLES = {
 }  # fmt: skip
 COMMON = ("n", "method", "chance", "constant", "constant_answer", "annotations")  # what models share of a benchmark
 OWN = ("accuracy", "low", "high", "blind")
-BEGIN, END = "<!-- benchmarks:begin -->\n", "<!-- benchmarks:end -->"
 COMMAND = "vlmlab evaluate --model all --benchmark all --save"
 
 
@@ -42,13 +41,7 @@ def collect(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def save(board: Mapping[str, Any]) -> str:
     """Write a board to data/results, and its table between README's markers if they are there; say what was written."""
     write_json(runtime.data_dir() / "results" / "benchmarks.json", board)
-    path = runtime.data_dir().parent / "README.md"
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN) if path.is_file() else ("", "", "")
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        return "data/results/benchmarks.json"
-    write_text(path, f"{before}{BEGIN}{markdown(board)}\n{END}{after}")
-    return "data/results/benchmarks.json and README.md"
+    return "data/results/benchmarks.json" + " and README.md" * readme.put("benchmarks", markdown(board))
 
 
 def shipped() -> dict[str, Any]:

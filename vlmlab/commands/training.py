@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmlab.commands.common import literals, print_json, show_dict
+from vlmlab.commands.common import literals, print_json, show_dict, tell
 from vlmlab.errors import BadInput, UnknownName
 
 Overrides = Annotated[
@@ -84,6 +84,7 @@ def bench(
     name: Annotated[str | None, typer.Argument(help="The benchmark's name.", show_default=False)] = None,
     set: Overrides = None,
     list: Annotated[bool, typer.Option("--list", help="Print the names.")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Keep the result in data/results, and README's table.")] = False,
     json: Json = False,
 ) -> None:
     """Measure speed against peers, side by side in one run."""
@@ -107,6 +108,10 @@ def bench(
         print_json(result)
     else:
         show_dict(result, name)
+    if save:
+        from vlmlab.bench import board
+
+        tell("wrote " + board.save(name, result, overrides))
 
 
 def _tell(summary: dict[str, Any], json: bool) -> None:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from vlmlab.errors import BadInput
 from vlmlab.language.cache import KVCache
 from vlmlab.language.config import LlamaConfig
-from vlmlab.language.inputs import Record, begin, keep, look_up
+from vlmlab.language.inputs import begin, look_up
+from vlmlab.language.linear import Linear, linear
 from vlmlab.language.masks import causal, forked, see
+from vlmlab.taps import Record, Tap, chained, prefixed, recorder, tapped
 
 
 def rope_table(length: int, width: int, theta: float, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -41,10 +43,10 @@ class Attention(nn.Module):
     def __init__(self, config: LlamaConfig):
         super().__init__()
         self.heads, self.kv_heads, self.width = config.heads, config.kv_heads, config.width
-        self.q_proj = nn.Linear(config.dim, config.heads * config.width, bias=config.attention_bias)
-        self.k_proj = nn.Linear(config.dim, config.kv_heads * config.width, bias=config.attention_bias)
-        self.v_proj = nn.Linear(config.dim, config.kv_heads * config.width, bias=config.attention_bias)
-        self.o_proj = nn.Linear(config.heads * config.width, config.dim, bias=config.attention_bias)
+        self.q_proj = Linear(config.dim, config.heads * config.width, bias=config.attention_bias)
+        self.k_proj = Linear(config.dim, config.kv_heads * config.width, bias=config.attention_bias)
+        self.v_proj = Linear(config.dim, config.kv_heads * config.width, bias=config.attention_bias)
+        self.o_proj = Linear(config.heads * config.width, config.dim, bias=config.attention_bias)
 
     def forward(
         self,
@@ -54,7 +56,7 @@ class Attention(nn.Module):
         visible: Tensor | None,
         cache: KVCache | None,
         layer: int,
-        record: Record | None,
+        tap: Tap | None,
     ) -> Tensor:
         B, L, _ = x.shape
         q = self.q_proj(x).view(B, L, self.heads, self.width).transpose(1, 2)  # (B, H, L, d)
@@ -63,10 +65,8 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin).type_as(v), rotate(k, cos, sin).type_as(v)
         if cache is not None:
             k, v = cache.update(layer, k, v)  # (B, K, T, d)
-        name = f"layers.{layer}.attn"
-        if _better_written_out(k) or (record is not None and name in record):
-            y, weights = explicit_attention(q, k, v, visible)
-            keep(record, name, weights)
+        if _better_written_out(k) or tap is not None:
+            y = explicit_attention(q, k, v, visible, prefixed(tap, f"layers.{layer}."))
         else:
             plain = visible is None and L > 1  # no cache, no padding: causality alone, without a mask tensor
             shared = self.kv_heads < self.heads
@@ -74,15 +74,16 @@ class Attention(nn.Module):
         return self.o_proj(y.transpose(1, 2).reshape(B, L, -1))
 
 
-def explicit_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The same attention written out: its result (B, H, L, d) and its weights (B, H, L, T), both differentiable."""
+def explicit_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, tap: Tap | None) -> Tensor:
+    """The same attention (B, H, L, d) written out, with its scores and its weights (B, H, L, T) for a tap."""
     (B, H, L, d), (K, T) = q.shape, k.shape[1:3]
     scores = (q.reshape(B, K, H // K * L, d) @ k.transpose(-1, -2)).view(B, H, L, T)  # a group's heads in one product
     if visible is None:
         visible = causal(L, T, q.device)
     hidden = torch.zeros_like(visible, dtype=scores.dtype).masked_fill(~visible, float("-inf"))
-    weights = (scores * d**-0.5 + hidden).softmax(-1).type_as(v)
-    return (weights.view(B, K, H // K * L, T) @ v).view(B, H, L, d), weights
+    weights = tapped(tap, "scores", scores * d**-0.5 + hidden).softmax(-1).type_as(v)
+    weights = tapped(tap, "attn", weights)
+    return (weights.view(B, K, H // K * L, T) @ v).view(B, H, L, d)
 
 
 def _better_written_out(k: Tensor) -> bool:
@@ -95,9 +96,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.dim, config.hidden, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(config.dim, config.hidden, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.hidden, config.dim, bias=config.mlp_bias)
+        self.gate_proj = Linear(config.dim, config.hidden, bias=config.mlp_bias)
+        self.up_proj = Linear(config.dim, config.hidden, bias=config.mlp_bias)
+        self.down_proj = Linear(config.hidden, config.dim, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -121,16 +122,12 @@ class Block(nn.Module):
         visible: Tensor | None = None,
         cache: KVCache | None = None,
         layer: int = 0,
-        record: Record | None = None,
+        tap: Tap | None = None,
     ) -> Tensor:
-        attended = self.self_attn(self.input_layernorm(x), cos, sin, visible, cache, layer, record)
-        x = x + attended
+        attended = self.self_attn(self.input_layernorm(x), cos, sin, visible, cache, layer, tap)
+        x = x + tapped(tap, f"layers.{layer}.attn_out", attended)
         fed = self.mlp(self.post_attention_layernorm(x))
-        x = x + fed
-        keep(record, f"layers.{layer}.attn_out", attended)
-        keep(record, f"layers.{layer}.mlp_out", fed)
-        keep(record, f"layers.{layer}", x)
-        return x
+        return tapped(tap, f"layers.{layer}", x + tapped(tap, f"layers.{layer}.mlp_out", fed))
 
 
 class Llama(nn.Module):
@@ -149,7 +146,7 @@ class Llama(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim, eps=config.eps)
-        self.lm_head = None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.lm_head = None if config.tie_embeddings else Linear(config.dim, config.vocab_size, bias=False)
         self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         with torch.no_grad():
             for name, weight in self.named_parameters():
@@ -167,8 +164,9 @@ class Llama(nn.Module):
         return self.config.max_positions
 
     def names(self) -> list[str]:
-        """Names that `record` may ask `hidden` for: the residual stream, attention weights and their outputs."""
-        parts = ("", ".attn", ".attn_out", ".mlp_out")
+        """Names that a tap or `record` of `hidden` knows: attention's scores (-inf where a query does not see a key),
+        weights and output, the MLP's output, and the residual stream after each layer."""
+        parts = (".scores", ".attn", ".attn_out", ".mlp_out", "")
         return ["embed", *(f"layers.{i}{part}" for i in range(self.config.layers) for part in parts), "norm"]
 
     def embed(self, input_ids: Tensor) -> Tensor:
@@ -177,7 +175,7 @@ class Llama(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of final hidden states (..., D)."""
-        return F.linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
+        return linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
 
     def new_cache(self) -> KVCache:
         """An empty cache for this model."""
@@ -193,6 +191,7 @@ class Llama(nn.Module):
         cache: KVCache | None = None,
         record: Record | None = None,
         segments: Tensor | None = None,
+        tap: Tap | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the final norm.
 
@@ -202,12 +201,14 @@ class Llama(nn.Module):
         decoding steps need no mask. position_ids (B, L): by default the count of real tokens before each one (with
         a mask (B, L, T), which does not say what is padding: past, past + 1, ...).
         record: a dict whose keys are among `names()`; its values are set to those tensors, gradients attached.
+        tap: called at each of `names()`, see `vlmlab.taps`; record takes what it returns.
         segments: (B, L), 0 for a prefix at the row's beginning, k for the k-th of several continuations that each see
-        the prefix and not one another, -1 for padding at the end; without mask, positions, cache, record.
+        the prefix and not one another, -1 for padding at the end; without mask, positions, cache, record, tap.
         Raises BadInput for shapes that do not fit or more than max_positions, UnknownName for record's keys.
         """
-        x = begin(self, input_ids, inputs_embeds, cache, record, segments, (attention_mask, position_ids))
-        keep(record, "embed", x)
+        tap = chained(tap, recorder(record, self.names()))
+        x = begin(self, input_ids, inputs_embeds, cache, segments, (attention_mask, position_ids, tap))
+        x = tapped(tap, "embed", x)
         B, L, _ = x.shape
         past = 0 if cache is None else cache.length
         if segments is None:
@@ -218,12 +219,11 @@ class Llama(nn.Module):
             raise BadInput(f"position_ids is {tuple(position_ids.shape)}; expected {(B, L)}")
         cos, sin = self._angles(x, past, positions if position_ids is None else position_ids, position_ids is not None)
         for layer, block in enumerate(self.layers):
-            x = block(x, cos, sin, visible, cache, layer, record)
+            x = block(x, cos, sin, visible, cache, layer, tap)
         if cache is not None:
             cache.advance(L)
         x = self.norm(x)
-        keep(record, "norm", x)
-        return x
+        return tapped(tap, "norm", x)
 
     def forward(self, input_ids: Tensor | None = None, **options: Any) -> Tensor:
         """Logits (B, L, V); arguments as in `hidden`."""

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from vlmlab.errors import BadInput
 from vlmlab.language.config import MambaConfig
 from vlmlab.language.forking import Fork
-from vlmlab.language.inputs import Record, begin, keep, look_up
+from vlmlab.language.inputs import begin, look_up
+from vlmlab.language.linear import Linear, compiled, linear
 from vlmlab.scan import selective_scan
+from vlmlab.taps import Record, Tap, chained, prefixed, recorder, tapped
 
-PARTS = ("", ".mixer", ".u", ".delta", ".B", ".C", ".z")
+PARTS = (".z", ".u", ".B", ".C", ".delta", ".y", ".mixer", "")
 
 
 class MambaCache:
@@ -73,13 +75,13 @@ class Mixer(nn.Module):
     def __init__(self, config: MambaConfig):
         super().__init__()
         self.state, self.rank, self.taps = config.state, config.rank, config.conv
-        self.in_proj = nn.Linear(config.dim, 2 * config.inner, bias=False)
+        self.in_proj = Linear(config.dim, 2 * config.inner, bias=False)
         self.conv1d = nn.Conv1d(config.inner, config.inner, config.conv, groups=config.inner)
-        self.x_proj = nn.Linear(config.inner, config.rank + 2 * config.state, bias=False)
-        self.dt_proj = nn.Linear(config.rank, config.inner)
+        self.x_proj = Linear(config.inner, config.rank + 2 * config.state, bias=False)
+        self.dt_proj = Linear(config.rank, config.inner)
         self.A_log = nn.Parameter(torch.empty(config.inner, config.state))
         self.D = nn.Parameter(torch.empty(config.inner))
-        self.out_proj = nn.Linear(config.inner, config.dim, bias=False)
+        self.out_proj = Linear(config.inner, config.dim, bias=False)
 
     def forward(
         self,
@@ -87,12 +89,16 @@ class Mixer(nn.Module):
         real: Tensor | None = None,
         cache: MambaCache | None = None,
         layer: int = 0,
-        record: Record | None = None,
+        tap: Tap | None = None,
         fork: Fork | None = None,
     ) -> Tensor:
         """x (B, L, D); real (B, L, 1) 0 at padding, which then leaves inputs and state as they are; fork: the plan of
         rows with several continuations, then without padding and cache."""
+        tap = prefixed(tap, f"layers.{layer}.")
+        if cache is not None and cache.length and x.shape[1] == 1 and real is tap is None and compiled(x, self.D):
+            return self._token(x, cache, layer)
         u, z = self.in_proj(x).chunk(2, -1)  # (B, L, inner) each
+        z = tapped(tap, "z", z)
         if real is not None:
             u = u * real
         inputs = None
@@ -100,11 +106,14 @@ class Mixer(nn.Module):
             u, inputs = self.convolve(u, None if cache is None else cache.inputs[layer], real)
         else:
             u = self.combine(fork.before(u, self.taps))
+        u = tapped(tap, "u", u)
         low, B, C = self.x_proj(u).split((self.rank, self.state, self.state), -1)
+        B, C = tapped(tap, "B", B), tapped(tap, "C", C)
         # in float32 also under autocast, as upstream keeps delta and A
-        delta = F.softplus(_wide(F.linear(low, self.dt_proj.weight)) + _wide(self.dt_proj.bias))  # (B, L, inner)
+        delta = F.softplus(_wide(linear(low, self.dt_proj.weight)) + _wide(self.dt_proj.bias))  # (B, L, inner)
         if real is not None:
             delta = delta * real  # a step of length 0: decay 1, nothing added
+        delta = tapped(tap, "delta", delta)
         A = -_wide(self.A_log).exp()
         state = None if cache is None else cache.states[layer]
         if fork is not None:
@@ -119,9 +128,7 @@ class Mixer(nn.Module):
             y = y.transpose(1, 2)
         if cache is not None:
             cache.inputs[layer], cache.states[layer] = inputs, state
-        for name, value in (("u", u), ("delta", delta), ("B", B), ("C", C), ("z", z)):
-            keep(record, f"layers.{layer}.{name}", value)
-        return self.out_proj(y * F.silu(z))
+        return self.out_proj(tapped(tap, "y", y) * F.silu(z))
 
     def convolve(self, u: Tensor, past: Tensor | None, real: Tensor | None) -> tuple[Tensor, Tensor]:
         """silu of the causal convolution of u (B, L, inner), and the last `taps` real inputs (B, taps, inner)."""
@@ -142,6 +149,21 @@ class Mixer(nn.Module):
         for tap, u in enumerate(inputs):  # a few products, each over contiguous memory
             out = torch.addcmul(out, u, weight[:, tap])
         return F.silu(out)
+
+    def _token(self, x: Tensor, cache: MambaCache, layer: int) -> Tensor:
+        """`forward` for the next token x (B, 1, D), in two compiled passes."""
+        from vlmlab.scan import token
+
+        past, state, bias = cache.inputs[layer], cache.states[layer], self.conv1d.bias
+        assert past is not None
+        assert state is not None
+        assert bias is not None
+        u, z = self.in_proj(x)[:, 0].chunk(2, -1)  # (B, inner) each
+        u, cache.inputs[layer] = token.convolve(u, past, self.conv1d.weight[:, 0], bias)
+        low, B, C = self.x_proj(u).split((self.rank, self.state, self.state), -1)
+        delta = linear(low, self.dt_proj.weight)
+        y, cache.states[layer] = token.step(u, delta, self.dt_proj.bias, self.A_log, B, C, self.D, z, state)
+        return self.out_proj(y)[:, None]
 
     def step(
         self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None
@@ -167,14 +189,11 @@ class Block(nn.Module):
         real: Tensor | None = None,
         cache: MambaCache | None = None,
         layer: int = 0,
-        record: Record | None = None,
+        tap: Tap | None = None,
         fork: Fork | None = None,
     ) -> Tensor:
-        mixed = self.mixer(self.norm(x.to(self.norm.weight.dtype)), real, cache, layer, record, fork)
-        x = _wide(x) + mixed
-        keep(record, f"layers.{layer}.mixer", mixed)
-        keep(record, f"layers.{layer}", x)
-        return x
+        mixed = self.mixer(self.norm(x.to(self.norm.weight.dtype)), real, cache, layer, tap, fork)
+        return tapped(tap, f"layers.{layer}", _wide(x) + tapped(tap, f"layers.{layer}.mixer", mixed))
 
 
 class Mamba(nn.Module):
@@ -191,7 +210,7 @@ class Mamba(nn.Module):
         self.embeddings = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm_f = nn.RMSNorm(config.dim, eps=config.eps)
-        self.lm_head = None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.lm_head = None if config.tie_embeddings else Linear(config.dim, config.vocab_size, bias=False)
         if not self.embeddings.weight.is_meta:
             self._initialise(generator)
 
@@ -217,7 +236,8 @@ class Mamba(nn.Module):
                 weight.normal_(0.0, deviation / (c.layers**0.5 if "out_proj" in name else 1), generator=generator)
 
     def names(self) -> list[str]:
-        """Names that `record` may ask `hidden` for: the stream, and what each layer's scan works with."""
+        """Names that a tap or `record` of `hidden` knows: what each layer's scan works with and gives (y, before the
+        gate), the mixer's output, and the residual stream after each layer."""
         return ["embed", *(f"layers.{i}{part}" for i in range(self.config.layers) for part in PARTS), "norm"]
 
     def embed(self, input_ids: Tensor) -> Tensor:
@@ -226,7 +246,7 @@ class Mamba(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of final hidden states (..., D)."""
-        return F.linear(hidden, self.embeddings.weight) if self.lm_head is None else self.lm_head(hidden)
+        return linear(hidden, self.embeddings.weight) if self.lm_head is None else self.lm_head(hidden)
 
     def new_cache(self) -> MambaCache:
         """An empty cache for this model."""
@@ -242,6 +262,7 @@ class Mamba(nn.Module):
         cache: MambaCache | None = None,
         record: Record | None = None,
         segments: Tensor | None = None,
+        tap: Tap | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the final norm.
 
@@ -250,21 +271,23 @@ class Mamba(nn.Module):
         token (upstream lets it). position_ids are accepted and unused: a recurrence has no positions.
         cache: continues from it and leaves the new state in it; with gradients on, they flow into the past.
         segments: (B, L), 0 for a prefix at the row's beginning, k for the k-th of several continuations that each see
-        the prefix and not one another, -1 for padding at the end; without mask, positions, cache, record. The prefix
-        is read once, and every continuation goes on from the state that it left.
+        the prefix and not one another, -1 for padding at the end; without mask, positions, cache, record, tap. The
+        prefix is read once, and every continuation goes on from the state that it left.
         record: a dict whose keys are among `names()`; its values are set to those tensors, gradients attached.
+        tap: called at each of `names()`, see `vlmlab.taps`; record takes what it returns.
         Raises BadInput for shapes that do not fit, UnknownName for record's keys.
         """
-        x = begin(self, input_ids, inputs_embeds, cache, record, segments, (attention_mask, position_ids))
+        tap = chained(tap, recorder(record, self.names()))
+        x = begin(self, input_ids, inputs_embeds, cache, segments, (attention_mask, position_ids, tap))
         fork = None if segments is None else Fork(segments)
         x, real, back = _tokens_first(x, attention_mask)
-        keep(record, "embed", x)
+        x = tapped(tap, "embed", x)
         for layer, block in enumerate(self.layers):
-            x = block(x, real, cache, layer, record, fork)
+            x = block(x, real, cache, layer, tap, fork)
         if cache is not None:
             cache.length += x.shape[1]
         x = self.norm_f(x.to(self.norm_f.weight.dtype))
-        keep(record, "norm", x)
+        x = tapped(tap, "norm", x)
         return x if back is None else x.gather(1, back[..., None].expand_as(x))
 
     def forward(self, input_ids: Tensor | None = None, **options: Any) -> Tensor:

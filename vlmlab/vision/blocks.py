@@ -1,34 +1,18 @@
 """The parts a vision transformer is made of: patch embedding, attention, MLP, block, pooling head. Notebook 01.
 
-Every intermediate passes through a `tap(name, tensor) -> tensor`, which may look at it or replace it. Without a
-tap the blocks run PyTorch's fused attention; with one they form the attention weights explicitly.
+Every intermediate passes through a tap (vlmlab.taps), which may look at it or replace it. Without a tap the blocks run
+PyTorch's fused attention; with one they form the attention weights explicitly.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.errors import UnknownName
+from vlmlab.taps import Tap
 
-Tap = Callable[[str, Tensor], Tensor]
 BLOCK_PARTS = ("norm1", "q", "k", "v", "attn", "attn_out", "mid", "norm2", "hidden", "mlp")  # as they are computed
-
-
-def collector(names: Iterable[str], known: Collection[str]) -> tuple[list[str], dict[str, Tensor], Tap]:
-    """The names wanted, each once; a dict that will hold them; the tap that fills it. Raises UnknownName."""
-    wanted, found = list(dict.fromkeys(names)), dict[str, Tensor]()
-    for name in wanted:
-        if name not in known:
-            raise UnknownName("layer", name, known)
-
-    def tap(name: str, value: Tensor) -> Tensor:
-        if name in wanted:
-            found[name] = value
-        return value
-
-    return wanted, found, tap
 
 
 def swiglu(x: Tensor) -> Tensor:
@@ -50,7 +34,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, tap: Tap | None, name: str) -> Tenso
     if tap is None:
         out = F.scaled_dot_product_attention(q, k, v)
     else:
-        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1, dtype=torch.float32)  # (B, H, L, T)
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (B, H, L, T)
+        weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         out = tap(name, weights).to(v.dtype) @ v
     return out.transpose(1, 2).flatten(2)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmlab.errors import BadInput
+from vlmlab.taps import Tap, prefixed
 from vlmlab.vision.config import ViTConfig
 from vlmlab.vision.images import NORMALISATION as KNOWN
 from vlmlab.vision.vit import ViT
@@ -76,14 +77,18 @@ class FusedEncoder(nn.Module):
         """Patch tokens P of an image of the native size."""
         return self.config.grid**2
 
-    def features(self, pixel_values: Tensor, layer: int = -2) -> Tensor:
+    def names(self) -> list[str]:
+        """Every name that a tap knows: each encoder's own, with "dinov2." or "siglip." before it."""
+        return [f"{encoder}.{name}" for encoder in NORMALISATION for name in getattr(self, encoder).names()]
+
+    def features(self, pixel_values: Tensor, layer: int = -2, tap: Tap | None = None) -> Tensor:
         """Tokens (B, P, D) of hidden state `layer` of both, counted from each one's own end where it is negative.
 
         pixel_values: not normalised, values in [0, 1]. Raises BadInput for a layer or pictures that do not fit.
         """
-        return torch.cat([self.tokens(name, pixel_values, layer) for name in NORMALISATION], -1)
+        return torch.cat([self.tokens(name, pixel_values, layer, tap) for name in NORMALISATION], -1)
 
-    def tokens(self, name: str, pixel_values: Tensor, layer: int = -2) -> Tensor:
+    def tokens(self, name: str, pixel_values: Tensor, layer: int = -2, tap: Tap | None = None) -> Tensor:
         """The part of `features` that one encoder, "dinov2" or "siglip", gives."""
         mean, std = (pixel_values.new_tensor(values).view(3, 1, 1) for values in NORMALISATION[name])
-        return getattr(self, name).features((pixel_values - mean) / std, layer)
+        return getattr(self, name).features((pixel_values - mean) / std, layer, prefixed(tap, f"{name}."))

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import BadInput
-from vlmlab.vision.blocks import Attention, Tap, collector
+from vlmlab.taps import Tap, collector, tapped
+from vlmlab.vision.blocks import Attention
 from vlmlab.vision.images import check_pixels
 from vlmlab.vision.mambavision_blocks import (
     EPS,
@@ -30,7 +31,6 @@ from vlmlab.vision.mambavision_blocks import (
     batch_norm,
     convolution,
     from_windows,
-    tapped,
     to_windows,
 )
 from vlmlab.vision.mambavision_config import LEVELS, STATE, MambaVisionConfig, variant_config
@@ -164,24 +164,26 @@ class MambaVision(nn.Module):
         return x if self.head is None else self.head(x)
 
     @overload
-    def features(self, pixel_values: Tensor) -> list[Tensor]: ...
+    def features(self, pixel_values: Tensor, layer: None = None, tap: Tap | None = None) -> list[Tensor]: ...
     @overload
-    def features(self, pixel_values: Tensor, layer: int | Sequence[int]) -> Tensor: ...
-    def features(self, pixel_values: Tensor, layer: int | Sequence[int] | None = None) -> list[Tensor] | Tensor:
+    def features(self, pixel_values: Tensor, layer: int | Sequence[int], tap: Tap | None = None) -> Tensor: ...
+    def features(
+        self, pixel_values: Tensor, layer: int | Sequence[int] | None = None, tap: Tap | None = None
+    ) -> list[Tensor] | Tensor:
         """The maps (B, C, H, W) of the four levels, or the tokens (B, P, D) of one, row by row, as a ViT gives them.
 
         Both are taken before the convolution to the next level, whose output has another size and twice the channels,
         and before the final norm. layer: 0 to 3, or counted from the end, -2 for level 2; later levels do not run. Of
         several levels the channels are joined: P is that of the first, and each of its places takes the token of the
-        others that lies over it. Raises BadInput for a level that is not there, or for bad pictures.
+        others that lies over it. tap: see `forward`. Raises BadInput for a level that is not there or bad pictures.
         """
         if layer is None:
-            return self._maps(pixel_values, LEVELS - 1)
+            return self._maps(pixel_values, LEVELS - 1, tap)
         layers = (layer,) if isinstance(layer, int) else tuple(layer)
         for wanted in layers:
             if not -LEVELS <= wanted < LEVELS:
                 raise BadInput(f"layer={wanted}: this encoder has levels {-LEVELS} to {LEVELS - 1}")
-        maps = self._maps(pixel_values, max(wanted % LEVELS for wanted in layers))
+        maps = self._maps(pixel_values, max(wanted % LEVELS for wanted in layers), tap)
         first, *others = (maps[wanted % LEVELS] for wanted in layers)
         joined = torch.cat([first, *(F.interpolate(x, first.shape[2:], mode="nearest-exact") for x in others)], 1)
         return joined.flatten(2).transpose(1, 2)

@@ -1,7 +1,7 @@
 """The parts a MambaVision is made of: stem, convolutional block, mixer, window block, windows. Notebook 10.
 
-Every module is called with a `tap(name, tensor) -> tensor` as a ViT's are (`vlmlab.vision.blocks`); attention and MLP
-are the ViT's own. Parameters carry the published names.
+Every module is called with a tap (vlmlab.taps) as a ViT's are; attention and MLP are the ViT's own. Parameters carry
+the published names.
 """
 
 from typing import Any
@@ -11,15 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.scan import selective_scan
-from vlmlab.vision.blocks import Attention, Mlp, Tap
+from vlmlab.taps import Tap, tapped
+from vlmlab.vision.blocks import Attention, Mlp
 from vlmlab.vision.mambavision_config import MLP_RATIO, STATE, TAPS, MambaVisionConfig
 
 STEM_EPS, EPS = 1e-4, 1e-5  # of the stem's norms, and of all others
-
-
-def tapped(tap: Tap | None, name: str, value: Tensor) -> Tensor:
-    """What a tap makes of an intermediate; the value itself where there is none."""
-    return value if tap is None else tap(name, value)
 
 
 def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:

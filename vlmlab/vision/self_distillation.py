@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.vision.blocks import Tap
+from vlmlab.taps import Tap
 from vlmlab.vision.vit import ViT
 
 STUDENT_TEMPERATURE = 0.1

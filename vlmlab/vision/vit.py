@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import BadInput, UnknownName
-from vlmlab.vision.blocks import BLOCK_PARTS, AttentionPool, Block, PatchEmbed, Tap, collector
+from vlmlab.taps import Tap, collector, tapped
+from vlmlab.vision.blocks import BLOCK_PARTS, AttentionPool, Block, PatchEmbed
 from vlmlab.vision.config import ViTConfig
 from vlmlab.vision.images import check_pixels
 
@@ -103,15 +104,15 @@ class ViT(nn.Module):
         of a wrong shape or dtype, smaller than a patch, or not finite.
         """
         x = self._stream(pixel_values, self.config.layers, tap)
-        return x if self.config.style == "clip" else self._named(tap, "norm", self.norm(x))
+        return x if self.config.style == "clip" else tapped(tap, "norm", self.norm(x))
 
-    def hidden_states(self, pixel_values: Tensor) -> list[Tensor]:
+    def hidden_states(self, pixel_values: Tensor, tap: Tap | None = None) -> list[Tensor]:
         """All layers + 1 hidden states (B, T, D), prefix included: what enters block 0, then each block's output."""
         states: list[Tensor] = []
-        self._stream(pixel_values, self.config.layers, None, states)
+        self._stream(pixel_values, self.config.layers, tap, states)
         return states
 
-    def features(self, pixel_values: Tensor, layer: int | str = -2) -> Tensor:
+    def features(self, pixel_values: Tensor, layer: int | str = -2, tap: Tap | None = None) -> Tensor:
         """Patch tokens (B, P, D) of one layer, prefix tokens dropped.
 
         An integer counts as in transformers' hidden_states: 0 is what enters the first block, -1 the last block's
@@ -131,7 +132,7 @@ class ViT(nn.Module):
             if not -count <= layer < count:
                 raise BadInput(f"layer={layer}: this encoder has hidden states {-count} to {count - 1}")
             index = layer % count
-        return self._stream(pixel_values, index)[:, self.prefix_tokens :]
+        return self._stream(pixel_values, index, tap)[:, self.prefix_tokens :]
 
     def record(self, pixel_values: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Run once and return the named intermediates, whole (prefix tokens included), in the graph for gradients."""
@@ -167,10 +168,10 @@ class ViT(nn.Module):
         if self.config.style == "siglip":
             if self.pool is None:
                 raise BadInput("pooled: this SigLIP encoder has no pooling head; take features(x, -1).mean(1) instead")
-            out = self.pool(self._named(tap, "norm", self.norm(x)), tap)
+            out = self.pool(tapped(tap, "norm", self.norm(x)), tap)
         else:
-            out = self._named(tap, "norm", self.norm(x))[:, 0] if tap is not None else self.norm(x[:, 0])
-        return self._named(tap, "pooled", out)
+            out = tapped(tap, "norm", self.norm(x))[:, 0] if tap is not None else self.norm(x[:, 0])
+        return tapped(tap, "pooled", out)
 
     def _stream(
         self, pixel_values: Tensor, index: int, tap: Tap | None = None, states: list[Tensor] | None = None
@@ -188,7 +189,7 @@ class ViT(nn.Module):
     def _embed(self, pixel_values: Tensor, tap: Tap | None) -> Tensor:
         x = check_pixels(pixel_values, self.config.patch_size)
         rows, columns = x.shape[2] // self.config.patch_size, x.shape[3] // self.config.patch_size
-        x = self._named(tap, "patch_embed", self.patch_embed(x.to(self.patch_embed.proj.weight.dtype)))
+        x = tapped(tap, "patch_embed", self.patch_embed(x.to(self.patch_embed.proj.weight.dtype)))
         first = int(self.config.class_token)
         x = x + self._positions(self.pos_embed[first:], rows, columns)  # (B, P, D)
         if self.cls_token is not None:
@@ -198,7 +199,7 @@ class ViT(nn.Module):
             x = torch.cat([prefix.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)  # (B, T, D)
         if self.norm_pre is not None:
             x = self.norm_pre(x)
-        return self._named(tap, "embed", x)
+        return tapped(tap, "embed", x)
 
     def _positions(self, table: Tensor, rows: int, columns: int) -> Tensor:
         """The table of g x g position embeddings (P, D), resized (bicubic) for another grid of patches."""
@@ -208,7 +209,3 @@ class ViT(nn.Module):
         square = table.float().view(1, g, g, -1).permute(0, 3, 1, 2)  # (1, D, g, g)
         square = F.interpolate(square, (rows, columns), mode="bicubic", antialias=bool(self.config.antialias))
         return square.flatten(2)[0].T.to(table.dtype)
-
-    @staticmethod
-    def _named(tap: Tap | None, name: str, value: Tensor) -> Tensor:
-        return value if tap is None else tap(name, value)

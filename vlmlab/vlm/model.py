@@ -17,6 +17,7 @@ from vlmlab import runtime
 from vlmlab.errors import BadInput, UnknownName
 from vlmlab.language import generation
 from vlmlab.language.tokenizer import SMALLEST, Tokenizer
+from vlmlab.taps import Tap, prefixed, tapped
 from vlmlab.vision.images import Preprocess
 from vlmlab.vision.mambavision import MambaVision
 from vlmlab.vlm import answering
@@ -154,21 +155,30 @@ class VLM(nn.Module):
         return {**counts, "total": sum(counts.values())}
 
     # ------------------------------------------------------------------ the forward pass
-    def vision_features(self, pixel_values: Tensor) -> Tensor:
+    def names(self) -> list[str]:
+        """Every intermediate that a tap of `vision_features`, `project` and `language.hidden` knows, in order: the
+        encoder's after "vision.", H_v as "features", Z_v as "tokens", the language model's after "language."."""
+        vision, language = ([f"{part}.{name}" for name in getattr(self, part).names()] for part in PARTS[::2])
+        return [*vision, "features", "tokens", *language]
+
+    def vision_features(self, pixel_values: Tensor, tap: Tap | None = None) -> Tensor:
         """H_v (B, N, D_v): the encoder's hidden state(s) `feature_layer` of images (B, 3, H, W)."""
+        return tapped(tap, "features", self._encoded(pixel_values, prefixed(tap, "vision.")))
+
+    def _encoded(self, pixel_values: Tensor, tap: Tap | None) -> Tensor:
         layers = self.config.feature_layers
         pixel_values = pixel_values.to(self.device)
         if isinstance(self.vision, MambaVision):  # levels of different sizes
-            return self.vision.features(pixel_values, layers)
+            return self.vision.features(pixel_values, layers, tap)
         if self.config.select == "full" or len(layers) > 1:
-            states = self.vision.hidden_states(pixel_values)
+            states = self.vision.hidden_states(pixel_values, tap)
             first = 0 if self.config.select == "full" else self.vision.prefix_tokens
             return torch.cat([states[layer][:, first:] for layer in layers], dim=-1)
-        return self.vision.features(pixel_values, layers[0])
+        return self.vision.features(pixel_values, layers[0], tap)
 
-    def project(self, features: Tensor) -> Tensor:
+    def project(self, features: Tensor, tap: Tap | None = None) -> Tensor:
         """Z_v = W(H_v): (B, N, D_v) -> (B, N, D)."""
-        return self.projector(features.to(self.device, next(self.projector.parameters()).dtype))
+        return tapped(tap, "tokens", self.projector(features.to(self.device, next(self.projector.parameters()).dtype)))
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Z_v (B, N, D): images (B, 3, H, W) as tokens of the language model."""

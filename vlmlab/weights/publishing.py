@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from vlmlab import runtime
+from vlmlab import readme, runtime
 from vlmlab.benchmarks import BENCHMARKS, evaluate
 from vlmlab.errors import UnknownName
-from vlmlab.files import read_json, read_tensors, write_json, write_tensors, write_text
+from vlmlab.files import read_json, read_tensors, write_json, write_tensors
 from vlmlab.vlm import recipes, saving
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import get_preset
@@ -148,11 +148,7 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
 
 def write_readme() -> None:
     """Put the table of llava-tiny's recorded results between README's markers."""
-    path = runtime.data_dir().parent / "README.md"
-    before, rest = path.read_text(encoding="utf-8").split("<!-- results:begin -->\n")
-    _, after = rest.split("<!-- results:end -->")
-    table = markdown(manifest()["results"]["llava-tiny"])
-    write_text(path, f"{before}<!-- results:begin -->\n{table}\n<!-- results:end -->{after}")
+    readme.put("results", markdown(manifest()["results"]["llava-tiny"]))
 
 
 if __name__ == "__main__":
