@@ -130,8 +130,8 @@ def test_the_batch_is_one_at_a_time(inside: Inside) -> None:
     found = B.ablate(inside, sets, options)
     for name, patches in sets.items():
         alone = effect(inside, B.replace_patches(inside, patches), options)
-        assert found[name].before == pytest.approx(alone.before, rel=1e-7)  # encoders with a tap work in float32
-        assert found[name].after == pytest.approx(alone.after, rel=1e-7)
+        assert found[name].before == pytest.approx(alone.before, rel=1e-12)
+        assert found[name].after == pytest.approx(alone.after, rel=1e-12)
         assert found[name].answer == alone.answer
         for option in options:
             assert found[name].options[option] == pytest.approx(alone.options[option], abs=1e-6)

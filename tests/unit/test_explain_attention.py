@@ -219,7 +219,8 @@ def test_attention_of_each_encoder() -> None:
         "vision.siglip.blocks.0.attn": (2, 16, 16),
     }
     for weights in (*of_vit.values(), *fused.values()):
-        assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-6)  # encoders take the softmax in float32
+        sums = weights.sum(-1)
+        close(sums, torch.ones_like(sums), 1e-12)
     with pytest.raises(BadInput, match="no image"):
         A.encoder_attention(ask(llava(), image=False))
 
@@ -232,12 +233,12 @@ def test_rollout_of_each_encoder() -> None:
     names = [f"vision.{{}}.blocks.{i}.attn" for i in range(2)]
     for encoder, prefix in (("dinov2", 5), ("siglip", 0)):
         run = inside.run([name.format(encoder) for name in names])
-        wanted = torch.eye(16 + prefix)
+        wanted = torch.eye(16 + prefix, dtype=torch.float64)
         for name in names:
             layer = run[name.format(encoder)][0].mean(0) + torch.eye(16 + prefix)
             wanted = layer / layer.sum(1, keepdim=True) @ wanted
-        close(found[f"vision.{encoder}"], wanted[prefix:, prefix:], 1e-6)
-    assert torch.allclose(found["vision.siglip"].sum(-1), torch.ones(()), atol=1e-6)
+        close(found[f"vision.{encoder}"], wanted[prefix:, prefix:], 1e-12)
+    close(found["vision.siglip"].sum(-1), torch.ones(16).double(), 1e-12)
     assert (found["vision.dinov2"].sum(-1) < 1).all()
     assert A.encoder_rollout(ask(llava()))["vision"].shape == (16, 16)
 
@@ -258,7 +259,7 @@ def test_windows_of_a_mambavision_stand_where_their_tokens_are() -> None:
             else:
                 window = ar // 3 * 3 + ac // 3
                 assert torch.equal(weights[:, a, b], raw[window, :, ar % 3 * 3 + ac % 3, br % 3 * 3 + bc % 3])
-    close(A.encoder_rollout(inside)["vision.levels.2"].sum(-1), torch.ones(64), 1e-6)
+    close(A.encoder_rollout(inside)["vision.levels.2"].sum(-1), torch.ones(64).double(), 1e-12)
 
 
 def test_a_mamba_has_no_attention() -> None:

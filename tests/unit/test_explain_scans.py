@@ -86,13 +86,12 @@ def test_nothing_is_taken_from_another_window_or_from_later_tokens(blocks):
 
 
 def test_attentions_rows_sum_to_one_but_for_padding(blocks):
-    # The encoder takes attention's softmax in float32, in a model in float64 as well.
-    close(W.mixing(blocks[2]).sum(-1).double(), torch.ones(9, 9).double(), 1e-6)
+    close(W.mixing(blocks[2]).sum(-1), torch.ones(9, 9).double(), 1e-12)
     rows = W.picture_matrix(blocks[2]).sum(-1).view(8, 8)
-    close(rows[:6, :6].double(), torch.ones(6, 6).double(), 1e-6)  # windows without padding
+    close(rows[:6, :6], torch.ones(6, 6).double(), 1e-12)  # windows without padding
     assert (rows[6:] < 1).all()
     assert (rows[:, 6:] < 1).all()
-    close(W.picture_matrix(blocks[4]).sum(-1).double(), torch.ones(16).double(), 1e-6)
+    close(W.picture_matrix(blocks[4]).sum(-1), torch.ones(16).double(), 1e-12)
 
 
 def test_signed_hidden_attention_cancels(blocks):
