@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from vlmlab import __version__
-from vlmlab.commands import clips, evaluate, experiment, instruct, model, project, score, shortcomings, training, world
+from vlmlab.commands import (
+    clips,
+    evaluate,
+    experiment,
+    explain,
+    instruct,
+    model,
+    project,
+    replay,
+    score,
+    shortcomings,
+    training,
+    world,
+)
 from vlmlab.errors import VlmlabError
 
 app = typer.Typer(
@@ -46,6 +59,9 @@ for command in (
     evaluate.evaluate,
     score.score,
     shortcomings.shortcomings,
+    explain.explain,
+    explain.faithfulness,
+    replay.replay,
     clips.clips,
     instruct.instruct,
     model.account,

@@ -17,8 +17,8 @@ from vlmlab import cli
 from vlmlab.errors import BadCheckpoint
 
 COMMANDS = (
-    "doctor", "run", "ask", "render", "train", "evaluate", "score", "shortcomings", "clips", "instruct", "account",
-    "bench", "experiment", "lab",
+    "doctor", "run", "ask", "render", "train", "evaluate", "score", "shortcomings", "explain", "faithfulness", "replay",
+    "clips", "instruct", "account", "bench", "experiment", "lab",
 )  # fmt: skip
 
 

@@ -153,12 +153,12 @@ class Inside:
         """
         wanted, found, collect = collector(names, self.vlm.names())
         with torch.set_grad_enabled(grad):
-            out = self._logits(self.pixels, None, chained(tap, collect))
+            out = self.logits(self.pixels, None, chained(tap, collect))
         return {**{name: found[name] for name in wanted}, "logits": out[0]}
 
     def log_probs(self, tap: Tap | None = None, grad: bool = False) -> Tensor:
         """log p of each token of the answer given all before it, (A,), natural logarithm."""
-        return self._words(self.run(tap=tap, grad=grad)["logits"][None])[0]
+        return self.word_log_probs(self.run(tap=tap, grad=grad)["logits"][None])[0]
 
     def scores(self, pixels: Tensor | None = None, tokens: Tensor | None = None, batch: int = 16) -> Tensor:
         """log p of the whole answer (N,) for N other pictures (N, 3, S, S), preprocessed, or sets of image tokens
@@ -169,8 +169,8 @@ class Inside:
         found = []
         with torch.no_grad():
             for chunk in given.split(batch):
-                logits = self._logits(chunk if tokens is None else None, None if tokens is None else chunk, None)
-                found.append(self._words(logits).sum(-1))
+                logits = self.logits(chunk if tokens is None else None, None if tokens is None else chunk, None)
+                found.append(self.word_log_probs(logits).sum(-1))
         return torch.cat(found)
 
     def generate(self, pixels: Tensor, **options: Any) -> str:
@@ -204,7 +204,7 @@ class Inside:
     def _text_ids(self) -> list[int]:
         return [index if index != self.vlm.image_id else -1 for index in self.ids[0].tolist()]
 
-    def _logits(self, pixels: Tensor | None, tokens: Tensor | None, tap: Tap | None) -> Tensor:
+    def logits(self, pixels: Tensor | None, tokens: Tensor | None, tap: Tap | None = None) -> Tensor:
         """Logits (N, L, V) for N pictures or sets of image tokens, or (1, L, V) without either."""
         vlm = self.vlm
         if tokens is None and pixels is not None:
@@ -216,7 +216,7 @@ class Inside:
             embeds = embeds.masked_scatter(at[..., None].expand_as(embeds), tokens.to(embeds.dtype))
         return vlm.language.head(vlm.language.hidden(inputs_embeds=embeds, tap=prefixed(tap, "language.")))
 
-    def _words(self, logits: Tensor) -> Tensor:
+    def word_log_probs(self, logits: Tensor) -> Tensor:
         """log p of the answer's tokens (N, A) by logits (N, L, V)."""
         targets = self.ids[:, self.words].expand(len(logits), -1)
         before = logits[:, self.words.start - 1 : self.words.stop - 1]

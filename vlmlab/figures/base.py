@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from threading import RLock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from vlmlab.errors import BadInput
@@ -59,14 +60,15 @@ STYLE: dict[Any, Any] = {
 
 P = ParamSpec("P")
 R = TypeVar("R")
+DRAWING = RLock()
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The house style for what is drawn inside; nothing outside changes."""
+    """The house style for what is drawn inside; nothing outside changes. One thread at a time: the style is global."""
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
+    with DRAWING, matplotlib.rc_context(STYLE):
         yield
 
 
