@@ -56,7 +56,7 @@ def explain(
         print(f"{method}, {about}: " + ("all words" if word is None else f"word {word}, {asked.answer.strip()!r}"))
         print(_grid(heat.tolist()))
     if out is not None:
-        _draw(inside, heat, out, f"{method}: {asked.answer.strip()}", about)
+        _draw(inside, heat, out, method, asked.answer.strip(), about)
 
 
 def _grid(rows: list[list[float]]) -> str:
@@ -67,14 +67,15 @@ def _grid(rows: list[list[float]]) -> str:
     return "\n".join(lines)
 
 
-def _draw(inside: "Inside", heat: Any, out: Path, title: str, label: str) -> None:
+def _draw(inside: "Inside", heat: Any, out: Path, method: str, title: str, unit: str) -> None:
     from vlmlab import figures
+    from vlmlab.figures import inside as draw
     from vlmlab.files import atomic_path
 
-    fig = figures.overlay([inside.vlm.preprocess.square(inside.picture)], [heat.numpy()], [title], label=label)
+    drawn = draw.heat(inside.vlm.preprocess.square(inside.picture), {method: heat.numpy()}, unit=unit, title=title)
     with atomic_path(out) as temporary:
-        temporary.write_bytes(figures.png(fig))
-    tell(f"wrote {out}")
+        temporary.write_bytes(figures.png(drawn.figure))
+    tell(f"wrote {out}: {drawn.alt}")
 
 
 def faithfulness(
