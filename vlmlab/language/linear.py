@@ -23,8 +23,11 @@ def compiled(*tensors: Tensor) -> bool:
     """Whether `vlmlab.scan.token` takes them: one of float32, float64 in a CPU's memory, no gradients, numba there."""
     dtype = tensors[0].dtype
     plain = all(x.device.type == "cpu" and x.dtype == dtype for x in tensors)
-    plain = plain and dtype in (torch.float32, torch.float64)
-    return plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and _numba()
+    plain = plain and dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    counted = (
+        torch._C._len_torch_dispatch_stack() > 0
+    )  # a mode, as the one that counts FLOPs, sees PyTorch's calls only
+    return plain and not torch.is_grad_enabled() and not counted and _numba()
 
 
 @cache
