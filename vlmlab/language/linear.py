@@ -26,7 +26,7 @@ def compiled(*tensors: Tensor) -> bool:
     plain = plain and dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
     counted = (
         torch._C._len_torch_dispatch_stack() > 0
-    )  # a mode, as the one that counts FLOPs, sees PyTorch's calls only
+    )  # what counts FLOPs sees PyTorch only
     return plain and not torch.is_grad_enabled() and not counted and _numba()
 
 
