@@ -24,9 +24,7 @@ def compiled(*tensors: Tensor) -> bool:
     dtype = tensors[0].dtype
     plain = all(x.device.type == "cpu" and x.dtype == dtype for x in tensors)
     plain = plain and dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    counted = (
-        torch._C._len_torch_dispatch_stack() > 0
-    )  # what counts FLOPs sees PyTorch only
+    counted = torch._C._len_torch_dispatch_stack() > 0  # what counts FLOPs sees PyTorch only
     return plain and not torch.is_grad_enabled() and not counted and _numba()
 
 
