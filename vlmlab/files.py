@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from vlmlab.errors import BadCheckpoint, BadInput
+
+SCALE = ".scale of rows"  # no parameter's name has blanks
 
 
 @contextmanager
@@ -78,8 +80,42 @@ def write_tensors(
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 
+def halves(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Floating-point tensors as fp16."""
+    return {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def packed(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Matrices in 8 bits a weight, half the bytes of fp16; all else that floats in fp16.
+
+    A row of a weight (all that belongs to one output) is stored as round(w / s) with s = max |w| / 127 beside it in
+    fp32, under the name + SCALE. What was rounded is off by at most s / 2.
+    """
+    stored = {}
+    for name, value in tensors.items():
+        if value.is_floating_point() and value.ndim > 1:
+            rows = value.float().flatten(1)
+            scale = rows.abs().amax(1, keepdim=True) / 127
+            steps = rows / scale.clamp(min=torch.finfo(torch.float32).tiny)
+            stored[name] = steps.round().to(torch.int8).view(value.shape)
+            stored[name + SCALE] = scale
+        else:
+            stored[name] = value.half() if value.is_floating_point() else value
+    return stored
+
+
+def unpacked(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What `packed` stored, in fp32; other tensors as they are."""
+    found = {name: value for name, value in tensors.items() if not name.endswith(SCALE)}
+    for name, scale in tensors.items():
+        if name.endswith(SCALE):
+            key = name.removesuffix(SCALE)
+            found[key] = (found[key].flatten(1).float() * scale).view(found[key].shape)
+    return found
+
+
 def read_tensors(path: str | os.PathLike, cure: str = "") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a safetensors file; return its tensors and its metadata.
+    """Read a safetensors file; return its tensors, those in 8 bits `unpacked`, and its metadata.
 
     cure: what to do about a damaged one; by default to restore it from git or to train it again.
     Raises BadCheckpoint when the file is missing, empty, truncated or not safetensors.
@@ -91,7 +127,8 @@ def read_tensors(path: str | os.PathLike, cure: str = "") -> tuple[dict[str, tor
     try:
         with safe_open(str(path), framework="pt") as file:
             names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in names}
+            return unpacked(tensors), file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         cure = cure or f"restore it (git checkout -- {path}) or train it again"
         raise BadCheckpoint(f"{path} is damaged ({error}); {cure}") from None

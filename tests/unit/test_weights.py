@@ -6,10 +6,13 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from vlmlab import runtime
 from vlmlab.errors import BadCheckpoint, BadInput, UnknownName
-from vlmlab.files import read_tensors, sha256, write_json, write_tensors
+from vlmlab.files import halves, packed, read_tensors, sha256, unpacked, write_json, write_tensors
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.vision import IMAGENET_MEAN, IMAGENET_STD, MambaVision, Preprocess
 from vlmlab.vlm import saving
@@ -48,11 +51,43 @@ def test_a_saved_model_comes_back_equal(shipped, vlm):
 
 def test_parts_may_lie_elsewhere(tmp_path, vlm):
     write_tensors(tmp_path / "encoder.safetensors", {"vision." + k: v for k, v in vlm.vision.state_dict().items()})
-    saving.save(vlm, tmp_path / "m.safetensors", {"vision": ("encoder.safetensors", "vision.")}, torch.float16)
+    saving.save(vlm, tmp_path / "m.safetensors", {"vision": ("encoder.safetensors", "vision.")}, halves)
     assert not any(key.startswith("vision") for key in read_tensors(tmp_path / "m.safetensors")[0])
     again = saving.load(tmp_path / "m.safetensors", vlm.tokenizer, "cpu")
     assert torch.equal(again.vision.pos_embed, vlm.vision.pos_embed)
     assert torch.equal(again.language.norm.weight, vlm.language.norm.weight.half().float())
+
+
+@given(
+    arrays(np.float32, array_shapes(min_dims=1, max_dims=4, max_side=5), elements=st.floats(-6e4, 6e4, width=32, allow_subnormal=False)),
+)
+def test_eight_bits_a_weight_are_off_by_half_a_step_of_their_row_at_most(values):
+    weight = torch.from_numpy(values)
+    kept = packed({"weight": weight, "steps": torch.tensor([3])})
+    back = unpacked(kept)
+    assert set(back) == {"weight", "steps"}
+    assert torch.equal(back["steps"], torch.tensor([3]))
+    assert back["weight"].shape == weight.shape
+    if weight.ndim == 1:
+        assert torch.equal(back["weight"], weight.half())
+    else:
+        assert kept["weight"].dtype == torch.int8
+        step = weight.flatten(1).abs().amax(1, keepdim=True) / 127
+        off = (back["weight"] - weight).flatten(1).abs()
+        assert (off <= 0.50001 * step).all()
+
+
+def test_a_packed_model_is_half_as_large_and_loads_like_any_other(tmp_path, vlm):
+    sizes = {}
+    for how in (halves, packed):
+        saving.save(vlm, tmp_path / "m.safetensors", stored=how)
+        sizes[how] = (tmp_path / "m.safetensors").stat().st_size
+    again = saving.load(tmp_path / "m.safetensors", vlm.tokenizer, "cpu")
+    assert sizes[packed] < 0.6 * sizes[halves]
+    for name, value in vlm.state_dict().items():
+        found = again.state_dict()[name]
+        assert found.dtype == value.dtype
+        assert (found - value).abs().max() <= value.abs().max() / 250
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "flipped", "missing"])

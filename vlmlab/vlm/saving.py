@@ -6,7 +6,7 @@ weights that several models share are stored once.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def save(
     vlm: VLM,
     path: str | os.PathLike,
     elsewhere: Mapping[str, tuple[str, str]] | None = None,
-    dtype: torch.dtype | None = None,
+    stored: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict,
     note: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a VLM atomically.
@@ -35,12 +35,12 @@ def save(
     Args:
         elsewhere: part ("vision", "vision.siglip") -> (file beside this one, prefix of its keys there); such a part is
             not written. The file may hold more than the part needs.
-        dtype: of the stored floating-point weights (None: as they are).
+        stored: what the file keeps of the weights: as they are, or files.halves, files.packed.
         note: anything JSON-able to remember, a recipe say.
     """
     elsewhere = dict(elsewhere or {})
     kept = {
-        key: value.to(dtype) if dtype and value.is_floating_point() else value
+        key: value
         for key, value in vlm.state_dict().items()
         if not key.startswith(tuple(f"{part}." for part in elsewhere))
     }
@@ -50,7 +50,7 @@ def save(
         "elsewhere": json.dumps(elsewhere),
         "note": json.dumps(dict(note or {})),
     }
-    write_tensors(path, kept, metadata)
+    write_tensors(path, stored(kept), metadata)
 
 
 def load(path: str | os.PathLike, tokenizer: Tokenizer | None = None, device: str | torch.device = "auto") -> VLM:

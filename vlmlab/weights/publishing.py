@@ -7,7 +7,7 @@ models. Notebooks 04 and 09 read what it writes.
 import json
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from vlmlab import readme, runtime
 from vlmlab.benchmarks import BENCHMARKS, evaluate
 from vlmlab.errors import UnknownName
-from vlmlab.files import read_json, read_tensors, write_json, write_tensors
+from vlmlab.files import halves, packed, read_json, read_tensors, write_json, write_tensors
 from vlmlab.vlm import recipes, saving
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import get_preset
@@ -34,13 +34,15 @@ MODELS: dict[str, dict[str, tuple[str, str]]] = {
     "cobra-tiny-ldp": FUSED,
 }
 """Shipped model -> which of its parts lie in files of their own; its recipe has its name."""
+PACKED = ("language-tiny", "cobra-tiny-ldp", "cobra-mambavision-tiny")
+"""Files in 8 bits a weight instead of 16; what is measured of a model is measured with them."""
 COMPARED = {"cobra-tiny": ("language-mamba-tiny", "cobra-tiny-stage1", "cobra-tiny-aligned")}
 """Shipped model -> runs whose figures are recorded beside it once they are done, but not their weights."""
 
 
-def halves(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Floating-point tensors as fp16."""
-    return {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+def stored_as(name: str) -> Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """How a shipped file keeps its floating-point weights."""
+    return packed if name in PACKED else halves
 
 
 def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Callable[[str], object] = print) -> None:
@@ -66,7 +68,7 @@ def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Cal
         recipe = recipes.RECIPES[name]
         vlm = VLM.from_preset(get_preset(recipe.preset), "cpu", words)
         recipes.fill_from_runs(vlm, (*recipe.needs, name), recipe.backbone)
-        saving.save(vlm, folder / f"{name}.safetensors", MODELS[name], torch.float16, {"recipe": name})
+        saving.save(vlm, folder / f"{name}.safetensors", MODELS[name], stored_as(name), {"recipe": name})
         ship(_record(name), f"checkpoints/{name}.safetensors")
         listing[name] = [f"checkpoints/{file}" for file in (f"{name}.safetensors", "tokenizer.json", *parts[name])]
     compared = [name for each in names for name in COMPARED.get(each, ())]
@@ -94,7 +96,7 @@ def _part(name: str, say: Callable[[str], object]) -> None:
     if name == "siglip-tiny":
         tensors = {key: value for key, value in tensors.items() if key.startswith("vision.")}
     say(f"shipping {name}")
-    write_tensors(path, halves(tensors), metadata)
+    write_tensors(path, stored_as(name)(tensors), metadata)
     ship({"encoder": encoder, **_record(name)}, f"checkpoints/{name}.safetensors")
 
 
