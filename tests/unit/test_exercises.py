@@ -44,6 +44,13 @@ CHAPTERS = {
     "10_mambavision": (
         "put_back", "mixer_parameters", "attention_blocks", "step_size", "feature_maps", "four_ways",
     ),
+    "13_attention_and_states": (
+        "word_map", "roll_out", "relevance_step", "knock_out", "what_is_left", "ledger_shares", "read_out",
+    ),
+    "14_attribution_and_embeddings": (
+        "expected_gradients", "occlude", "gated", "deletion_area", "over_control", "effect", "neighbour_share",
+    ),
+    "15_spatial_probe": ("pair_lead", "middle", "tag_of", "flipped", "least", "hunt"),
 }  # fmt: skip
 """Chapter -> its checks, each named as the function it asks for. `fooled` of chapter 00 has no one solution."""
 NAMED_OTHERWISE = {"alpha": "alpha_of"}

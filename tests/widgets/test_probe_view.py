@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -114,8 +115,35 @@ def test_a_drag_moves_and_asks_again_when_it_ends(view, planted):
     sent(view, kind="move", id=0, x=-0.7, y=-0.5, final=True)
     assert len(planted["oracle"].asked) == before + 2
     assert cell(view, "oracle", "word") == "yes"
-    sent(view, kind="turn", id=0, yaw=45.0, final=True)
+    sent(view, kind="turn", id=0, by=-45.0, final=True)
     assert view.probe.scene.objects[0].yaw == view.parts.yaw.value == 45.0
+
+
+def test_fast_keys_count_from_where_the_object_is_not_from_where_the_page_last_saw_it(view):
+    item = view.probe.scene.objects[0]
+    for _ in range(3):
+        sent(view, kind="step", id=0, dx=0.1, dy=0.0, final=True)
+    assert view.probe.scene.objects[0].x == pytest.approx(item.x + 0.3, abs=1e-12)
+    for _ in range(24):
+        sent(view, kind="turn", id=0, by=15.0, final=True)
+    assert view.probe.scene.objects[0].yaw == item.yaw
+
+
+def test_a_control_that_is_used_while_another_thread_fills_the_view_counts(view):
+    filling, used = threading.Event(), threading.Event()
+
+    def fill():
+        with view._lock, view._filled():
+            filling.set()
+            used.wait(10)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    filling.wait(10)
+    threading.Timer(0.1, used.set).start()
+    view.parts.control.value = "text only"
+    thread.join()
+    assert view.probe.state.control == "text only"
 
 
 def test_a_move_that_is_refused_says_why_and_changes_nothing(view, monkeypatch):
@@ -377,7 +405,7 @@ def test_script_and_python_speak_of_the_same_things(room):
     fields = set(re.findall(r"\bobject\.(\w+)", SCRIPT)) | set(re.findall(r"\bone\.(\w+) - other", SCRIPT))
     assert fields == set(plan.objects[0])
     kinds = re.findall(r'send\(\{ kind: "(\w+)", id[^}]*final', SCRIPT)
-    assert set(kinds) == {"move", "turn"}
+    assert set(kinds) == {"move", "step", "turn"}
     json.dumps(plan.get_state(["objects", "azimuth", "fov", "distance", "wall", "selected"]))
 
 

@@ -73,7 +73,7 @@ def lab(
 
     if importlib.util.find_spec("jupyterlab") is None:
         raise MissingDependency("jupyterlab", "vlmlab lab", "make setup")
-    from vlmlab.notebooks import notebooks_dir
+    from vlmlab.notebooks import lab_environment, notebooks_dir
 
     folder = notebooks_dir()
     if not folder.is_dir():
@@ -87,4 +87,4 @@ def lab(
     ]
     command += [f"--port={port}"] if port else []
     command += ["--no-browser"] if no_browser else []
-    os.execv(sys.executable, command)
+    os.execve(sys.executable, command, lab_environment(os.environ))

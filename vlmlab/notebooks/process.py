@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -42,6 +42,19 @@ class Measured:
     trouble: str = ""
     worker_stderr: str = ""
     started: float | None = field(default=None, repr=False)
+
+
+def lab_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """JupyterLab's environment: our settings behind the reader's own ones.
+
+    It asks nobody for news, and a kernel gets all widgets' messages in their order: in JupyterLab's subshells a click
+    may overtake what was typed before it.
+    """
+    ours = str(Path(__file__).parent / "lab")
+    return {
+        **environment,
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, [environment.get("JUPYTER_CONFIG_PATH"), ours])),
+    }
 
 
 def kernel_environment(profile: str, folder: Path, work: Path, data: Path) -> dict[str, str]:

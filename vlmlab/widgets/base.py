@@ -38,7 +38,7 @@ class Notice:
 
     def tell(self, text: str, wrong: bool = False) -> None:
         """Show a line, escaped; screen readers say it."""
-        look = ' style="color:#B04700"' if wrong else ""
+        look = ' style="min-height:28px' + (';color:#B04700"' if wrong else '"')  # empty or not, what is below stays
         role = "alert" if wrong else "status"
         self.html.value = f'<div role="{role}" data-testid="notice"{look}>{html.escape(text)}</div>'
 

@@ -145,14 +145,20 @@ function render({ model, el }) {
     const at = pointed(event);
     drag.moved = true;
     place(shape, at.x + drag.dx, at.y + drag.dy, shape.yaw);
-    if (event.timeStamp - last < EVERY) return;
-    last = event.timeStamp;
-    model.send({ kind: "move", id: drag.id, x: shape.x, y: shape.y, final: false });
+    if (!drag.timer) drag.timer = setTimeout(tell, Math.max(0, last + EVERY - event.timeStamp));
+  }
+
+  function tell() {
+    const { x, y } = shapes.get(drag.id);
+    drag.timer = 0;
+    last = performance.now();
+    model.send({ kind: "move", id: drag.id, x, y, final: false });
   }
 
   function drop(event) {
     if (!drag || event.pointerId !== drag.pointer) return;
-    const { id, moved } = drag;
+    const { id, moved, timer } = drag;
+    clearTimeout(timer);
     const { x, y } = shapes.get(id);
     drag = null;
     if (event.type === "pointercancel") draw();
@@ -160,14 +166,13 @@ function render({ model, el }) {
   }
 
   function key(event, id) {
-    const { x, y, yaw } = shapes.get(id);
     if (event.key in KEYS) {
       const { c, s } = frame();
       const step = event.shiftKey ? 5 * STEP : STEP;
       const [right, away] = KEYS[event.key].map((sign) => sign * step);
-      model.send({ kind: "move", id, x: x + right * c - away * s, y: y + right * s + away * c, final: true });
+      model.send({ kind: "step", id, dx: right * c - away * s, dy: right * s + away * c, final: true });
     } else if (event.key === "[" || event.key === "]") {
-      model.send({ kind: "turn", id, yaw: (yaw + (event.key === "]" ? TURN : -TURN) + 360) % 360, final: true });
+      model.send({ kind: "turn", id, by: event.key === "]" ? TURN : -TURN, final: true });
     } else return;
     event.preventDefault();
     event.stopPropagation(); // JupyterLab has meanings of its own for keys

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
+from threading import RLock, get_ident
 from typing import Any
 
 import ipywidgets
@@ -30,7 +31,8 @@ class SpatialProbe:
         self.probe, self.notice, self.plan, self.parts = probe, base.Notice(), FloorPlan(), Parts()
         self.job: Job[Any] | None = None
         self._run: Callable[[Work], None] = at_once
-        self._filling = False
+        self._lock = RLock()  # callbacks come on several threads: JupyterLab's messages, and work beside the notebook
+        self._filling: int | None = None  # the thread that sets controls
         self.parts.method.options = probe.map_names()
         self.parts.method.index = 0
         self._wire()
@@ -131,15 +133,25 @@ class SpatialProbe:
                 widget, lambda _: probe.tag(*(t for t, box in parts.tags.items() if box.value), note=parts.note.value)
             )
         self._click(parts.save, self._save)
-        self.plan.on_edit(self.notice.guarded(self._dragged))
-        self.plan.observe(self.notice.guarded(lambda change: self._selected_on_plan(change["new"])), "selected")
+        self.plan.on_edit(self._callback(self._dragged))
+        self.plan.observe(self._callback(lambda change: self._selected_on_plan(change["new"])), "selected")
 
     def _on(self, widget: Any, callback: Callable[[Any], None]) -> None:
-        guarded = self.notice.guarded(callback)
-        widget.observe(lambda change: None if self._filling else guarded(change["new"]), "value")
+        guarded = self._callback(callback)
+        widget.observe(lambda change: None if self._filling == get_ident() else guarded(change["new"]), "value")
 
     def _click(self, widget: Any, callback: Callable[[], None]) -> None:
-        widget.on_click(self.notice.guarded(lambda _: callback()))
+        widget.on_click(self._callback(lambda _: callback()))
+
+    def _callback(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """One at a time, and what goes wrong in it is shown."""
+
+        @wraps(callback)
+        def alone(*arguments: Any) -> None:
+            with self._lock:
+                callback(*arguments)
+
+        return self.notice.guarded(alone)
 
     def _chosen(self) -> int:
         return self.parts.selected.value
@@ -176,8 +188,11 @@ class SpatialProbe:
 
     def _dragged(self, message: dict[str, Any]) -> None:
         index, final = int(message["id"]), bool(message["final"])
+        item = self.probe.scene.objects[index]
         if message["kind"] == "turn":
-            self._edit("turn", index, yaw=float(message["yaw"]), ask=final)
+            self._edit("turn", index, yaw=item.yaw + float(message["by"]), ask=final)
+        elif message["kind"] == "step":
+            self._edit("move", index, x=item.x + float(message["dx"]), y=item.y + float(message["dy"]))
         else:
             self._edit("move", index, x=float(message["x"]), y=float(message["y"]), ask=final)
 
@@ -210,7 +225,9 @@ class SpatialProbe:
         self.job = job
 
         def on_step() -> None:
-            if self.job is job and not job.cancelled:
+            with self._lock:
+                if self.job is not job or job.cancelled:
+                    return
                 self.parts.progress.value = job.progress
                 if each or job.done:
                     (show or self._show_results)()
@@ -225,7 +242,7 @@ class SpatialProbe:
     @contextmanager
     def _filled(self) -> Iterator[None]:
         """Set controls to what is so, without acting on it."""
-        before, self._filling = self._filling, True
+        before, self._filling = self._filling, get_ident()
         try:
             yield
         finally:
@@ -243,7 +260,7 @@ class SpatialProbe:
         work = row([p.form, p.compare, p.twin, p.make_twin, p.places, p.sweep, p.method, p.draw], layout=wrap)
         notes = column([*p.tags.values(), p.note, row([p.file, p.replace, p.save], layout=wrap)])
         self.plan.layout.width = "340px"
-        seen = column([p.picture, p.answers], layout={"flex": "1 1 340px"})  # beside the plan where there is room
+        seen = column([p.picture, p.answers], layout={"flex": "1 1 600px"})  # beside the plan where there is room
         return column([
             self.notice.html, question, p.truth, row([self.plan, seen], layout=wrap), row([p.progress, p.cancel]),
             edits, work, p.more, p.curves, p.maps, notes,
