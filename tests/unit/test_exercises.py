@@ -41,6 +41,9 @@ CHAPTERS = {
     "08_cobra_architecture": (
         "fuse", "block_parameters", "causal_conv", "break_even", "siglip_in_chunks", "compact_projector",
     ),
+    "09_training_cobra": (
+        "spliced_labels", "collate", "fork", "local_exponents", "two_parts", "paired_difference",
+    ),
     "10_mambavision": (
         "put_back", "mixer_parameters", "attention_blocks", "step_size", "feature_maps", "four_ways",
     ),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,10 @@ def continue_from(model: Llama | Mamba, cache: Any, count: int) -> None:
 def peaks(lengths: Sequence[int]) -> dict[str, list[float]]:
     """Bytes that a prefill of each length takes at most beside the weights, for both models; {} where the system does
     not tell. Each is measured in a process of its own: memory freed before would hide what is taken again."""
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload([__name__])  # imports once for all of them
+    with context.Pool(1, maxtasksperchild=1) as pool:
         found = {name: [pool.apply(_peak, (name, length)) for length in lengths] for name in PRESETS}
     known = {name: [float(peak) for peak in series if peak is not None] for name, series in found.items()}
     return known if all(len(series) == len(lengths) for series in known.values()) else {}
