@@ -17,7 +17,7 @@ __all__ = ["__version__", "load"]
 
 _ROOMS = (
     "errors", "files", "runtime", "scenes", "vision", "scan", "language", "vlm", "benchmarks", "instruction", "explain",
-    "figures", "widgets", "weights", "checks", "report", "notebooks", "bench", "doctor",
+    "figures", "widgets", "weights", "checks", "report", "notebooks", "bench", "doctor", "gpu",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from vlmlab.commands import (
     evaluate,
     experiment,
     explain,
+    gpu,
     instruct,
     model,
     project,
@@ -66,6 +67,7 @@ for command in (
     instruct.instruct,
     model.account,
     training.bench,
+    gpu.gpu,
     experiment.experiment,
     project.lab,
 ):

@@ -59,7 +59,11 @@ def test_parts_may_lie_elsewhere(tmp_path, vlm):
 
 
 @given(
-    arrays(np.float32, array_shapes(min_dims=1, max_dims=4, max_side=5), elements=st.floats(-6e4, 6e4, width=32, allow_subnormal=False)),
+    arrays(
+        np.float32,
+        array_shapes(min_dims=1, max_dims=4, max_side=5),
+        elements=st.floats(-6e4, 6e4, width=32).filter(lambda x: x == 0 or abs(x) > 1e-30),
+    ),
 )
 def test_eight_bits_a_weight_are_off_by_half_a_step_of_their_row_at_most(values):
     weight = torch.from_numpy(values)

