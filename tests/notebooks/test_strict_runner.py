@@ -170,11 +170,32 @@ def test_over_time_and_over_memory_are_ended(write, tmp_path: Path):
     assert running == []
 
 
-def test_a_kernel_that_hangs_is_ended_without_a_budget_too(write, tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "import threading\nthreading.Event().wait()",
+        "import time\nwhile True:\n    time.sleep(4)\n    end = time.process_time() + 0.01\n"
+        "    while time.process_time() < end: pass",
+    ],
+    ids=["asleep", "wakes up and goes on waiting"],
+)
+def test_a_kernel_that_hangs_is_ended_without_a_budget_too(cell, write, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(process, "IDLE_SECONDS", 5.0)
-    folder = write("01_hangs", "import threading\nthreading.Event().wait()")
+    folder = write("01_hangs", cell)
     (found,) = notebooks.run(folder=folder, report=tmp_path / "report", budget=False).outcomes
     assert found.problems[0].startswith("hangs: ")
+
+
+def test_a_kernel_that_hangs_once_is_run_again(write, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(process, "IDLE_SECONDS", 5.0)
+    mark = tmp_path / "been here"
+    folder = write(
+        "01_once",
+        f"import pathlib, threading\nmark = pathlib.Path({str(mark)!r})\n"
+        "if not mark.exists():\n    mark.touch()\n    threading.Event().wait()",
+    )
+    (found,) = notebooks.run(folder=folder, report=tmp_path / "report", budget=False).outcomes
+    assert found.passed, found.problems
 
 
 def test_a_short_peak_of_memory_is_seen(write, tmp_path: Path):

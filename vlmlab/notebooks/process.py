@@ -18,7 +18,10 @@ from typing import IO, Any
 import psutil
 
 START_SECONDS = 300.0  # a worker that has not started by then never will
-IDLE_SECONDS = 180.0  # a kernel that has used no processor time for so long has lost its message and never goes on
+IDLE_SECONDS = (
+    90.0  # a kernel that has used next to no processor time for so long has lost its message and never goes on
+)
+BUSY_SHARE = 0.005  # of one processor's time; a worker that only waits for messages uses a tenth of it
 SAMPLE_SECONDS = 0.1
 
 
@@ -89,8 +92,14 @@ def _python_path(*first: Path) -> str:
 def run(job: dict[str, Any], folder: Path, budget: Budget, progress: Callable[[Measured], None]) -> Measured:
     """Run the worker on `job` until it is done or over `budget`; call `progress` a few times a second.
 
-    Every process that the notebook started is gone when this returns, also after Ctrl-C.
+    Every process that the notebook started is gone when this returns, also after Ctrl-C. One that hangs is run once
+    more: a kernel's message can get lost.
     """
+    measured = _attempt(job, folder, budget, progress)
+    return _attempt(job, folder, budget, progress) if measured.overrun.startswith("hangs") else measured
+
+
+def _attempt(job: dict[str, Any], folder: Path, budget: Budget, progress: Callable[[Measured], None]) -> Measured:
     job_file = folder / "job.json"
     job_file.write_text(json.dumps(job), encoding="utf-8")
     measured = Measured()
@@ -163,15 +172,16 @@ class _Tree:
         self.busy, self.since = 0.0, time.monotonic()
 
     def idle(self) -> float:
-        """Seconds since worker, kernel and children together last used any processor time."""
+        """Seconds since worker, kernel and children together were last busy: a worker that waits still wakes up."""
         used = 0.0
         for process in (self.worker, *self.members.values()):
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
                 used += times.user + times.system
-        if used != self.busy:
-            self.busy, self.since = used, time.monotonic()
-        return time.monotonic() - self.since
+        now = time.monotonic()
+        if abs(used - self.busy) > BUSY_SHARE * (now - self.since):  # less than before where a process has ended
+            self.busy, self.since = used, now
+        return now - self.since
 
     def megabytes(self) -> float:
         """Resident memory now, in MB; on Linux not less than the highest that a single process has ever reached."""
