@@ -55,7 +55,7 @@ def opened(chromium, lab) -> Iterator[ProbePage]:
         waiting = page.locator(".jp-InputPrompt", has_text="[*]")
         until(lambda: not waiting.count(), "the cells do not end", RUN)
         assert not page.locator("[data-mime-type*='error'], [data-mime-type*='stderr']").all_inner_texts()
-        models = box.get_by_test_id("answers").locator("> thead > tr > th").all_inner_texts()
+        models = box.get_by_test_id("answers").locator("> thead > tr > th").all_text_contents()  # in view or not
         yield ProbePage(page, watch, lab, box, Probe({name: vlmlab.load(name, device="cpu") for name in models}))
 
 
