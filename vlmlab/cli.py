@@ -12,6 +12,8 @@ import typer
 
 from vlmlab import __version__
 from vlmlab.commands import (
+    assign,
+    book,
     clips,
     evaluate,
     experiment,
@@ -19,6 +21,7 @@ from vlmlab.commands import (
     gpu,
     instruct,
     model,
+    new,
     project,
     replay,
     score,
@@ -69,7 +72,10 @@ for command in (
     training.bench,
     gpu.gpu,
     experiment.experiment,
+    new.new,
+    assign.assign,
     project.lab,
+    book.book,
 ):
     app.command()(command)
 

@@ -11,7 +11,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from vlmlab.errors import BadInput, UnknownName
 from vlmlab.language import LlamaConfig, MambaConfig
 from vlmlab.vision import FusedConfig, ViTConfig
-from vlmlab.vlm.account import account, cache_bytes, language_flops, projector_flops, rows, table, text, vision_flops
+from vlmlab.vlm.account import (
+    account,
+    cache_bytes,
+    decode_bytes,
+    language_flops,
+    longest,
+    projector_flops,
+    rows,
+    table,
+    text,
+    vision_flops,
+)
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import VLMConfig
 
@@ -138,6 +149,27 @@ def test_whole_prefill_adds_up() -> None:
     vlm = VLM.from_preset(TINY, device="cpu")
     assert account(vlm, text_tokens=10, lengths=[0, 100]) == result
     assert sum(p.numel() for p in vlm.parameters()) == result["parameters"]["total"]
+
+
+def test_bytes_of_a_token_and_the_longest_row() -> None:
+    from vlmlab.gpu.decode import bytes_per_token
+
+    mamba = replace(TINY, language=MambaConfig(vocab_size=50, dim=24, layers=2), template="cobra")
+    untied = replace(TINY, language=replace(TINY.language, tie_embeddings=False))
+    for config in (TINY, untied, mamba):
+        vlm = VLM.from_preset(config, device="cpu")
+        cache = vlm.language.new_cache()
+        with torch.no_grad():
+            vlm.language.hidden(torch.ones(1, 20, dtype=torch.long), cache=cache)
+        assert decode_bytes(vlm, 20, 32, torch.float32) == bytes_per_token(vlm.language, cache, 0)
+        weights = 4 * vlm.count_parameters()["total"]
+        assert longest(vlm, weights - 1, 32) == 0
+        room = longest(vlm, weights + cache.bytes(), 32, torch.float32)
+        assert room == (float("inf") if config is mamba else 20)
+    seven, cobra = (VLM.from_preset(name, device="meta") for name in ("llava-1.5-7b", "cobra-3b"))
+    assert longest(seven, 24e9) == (24 * 10**9 - 2 * 7_062_902_784) // 2**19
+    assert decode_bytes(cobra, 1) == decode_bytes(cobra, 10**6) == 2 * 2_768_345_600 + 2 * 2 * 6_553_600
+    assert decode_bytes(cobra, 1, 4.5) < decode_bytes(cobra, 1) / 3
 
 
 def test_shown_to_people() -> None:

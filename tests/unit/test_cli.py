@@ -18,7 +18,8 @@ from vlmlab.errors import BadCheckpoint
 
 COMMANDS = (
     "doctor", "run", "ask", "render", "train", "evaluate", "score", "shortcomings", "explain", "faithfulness", "replay",
-    "clips", "instruct", "account", "bench", "gpu", "experiment", "lab",
+    "clips", "instruct", "account", "bench", "gpu", "experiment", "new", "assign", "lab",
+    "book",
 )  # fmt: skip
 
 

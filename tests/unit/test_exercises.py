@@ -54,6 +54,7 @@ CHAPTERS = {
         "expected_gradients", "occlude", "gated", "deletion_area", "over_control", "effect", "neighbour_share",
     ),
     "15_spatial_probe": ("pair_lead", "middle", "tag_of", "flipped", "least", "hunt"),
+    "16_paper_scale": ("token_ms", "rows_to_balance", "combine", "held_bytes", "pack_q4_1", "own_levels"),
 }  # fmt: skip
 """Chapter -> its checks, each named as the function it asks for. `fooled` of chapter 00 has no one solution."""
 NAMED_OTHERWISE = {"alpha": "alpha_of"}

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -199,3 +200,21 @@ def test_stops() -> None:
     assert TEMPLATES["v1"].stop_text is None
     assert TOKENIZER.id("<|im_end|>") in TEMPLATES["chatml"].stop_ids(TOKENIZER)
     assert TEMPLATES["v0"].stop_text == "###"
+
+
+def test_a_role_without_a_token_is_spelt_out_as_the_published_cobra_does():
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    inner.train_from_iterator(
+        TEXTS, tokenizers.trainers.BpeTrainer(special_tokens=["<|endoftext|>"], initial_alphabet=alphabet)
+    )
+    words = Tokenizer(inner)
+    assert words.knows("<|endoftext|>")
+    assert not words.knows("<|user|>")
+    found = get_template("cobra", "").encode(TURNS, words, image_id=7777)
+    assert found.ids[0] == 7777
+    assert words.decode(found.ids[1:], skip_special=False) == WRITTEN["cobra"].removeprefix("<image>")
+    learnt = [index for index, label in zip(found.ids, found.labels, strict=True) if label != IGNORE]
+    assert words.decode(learnt, skip_special=False) == "Yes, it is.<|endoftext|>No.<|endoftext|>"

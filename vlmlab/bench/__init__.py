@@ -12,6 +12,7 @@ from vlmlab.bench.mambavision import mambavision
 from vlmlab.bench.rendering import render
 from vlmlab.bench.scaling import scaling
 from vlmlab.bench.scan import scan
+from vlmlab.bench.smollm2 import smollm2
 
 __all__ = ["BENCHMARKS"]
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -21,4 +22,5 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "scaling": scaling,
     "mambavision": mambavision,
     "answering": answering,
+    "smollm2": smollm2,
 }

@@ -82,14 +82,22 @@ def _ask_options(vlm: Any, model: str, image: Path | None, question: str, choice
 
 
 def account(
-    preset: Annotated[str, typer.Argument(help="llava-tiny, llava-1.5-7b, ...", show_default=False)],
+    preset: Annotated[
+        str, typer.Argument(help="llava-tiny, llava-1.5-7b, ..., or a published checkpoint.", show_default=False)
+    ],
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="Also the memory on each of N GPUs that train it.", show_default=False)
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Rows of its batch on each GPU.")] = 16,
     json: Json = False,
 ) -> None:
-    """Count a preset's parameters, FLOPs and cache bytes by part; nothing is allocated."""
+    """Count a preset's or a published checkpoint's parameters, FLOPs and cache bytes by part; no weight is read."""
     import importlib
 
     accounting = importlib.import_module("vlmlab.vlm.account")
-    result = accounting.account(preset)
+    official = importlib.import_module("vlmlab.weights.official")
+    model = official.official_config(preset) if official.is_official(preset) else preset
+    result = accounting.account(model, gpus=gpus, batch=batch)
     if json:
         print_json(result)
     else:

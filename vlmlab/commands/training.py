@@ -31,7 +31,11 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Where to train; runs/NAME OF THE DATA when left out.")] = None,
     json: Json = False,
 ) -> None:
-    """Train a recipe, or a model on your own data; --resume continues bit for bit."""
+    """Train a recipe, or a model on your own data; --resume continues bit for bit.
+
+    Several processes share each batch: accelerate launch --multi_gpu --num_processes 2 -m vlmlab.cli train ..., also
+    on a CPU.
+    """
     overrides = literals(set or [])
     if data is not None:
         if recipe is not None or images is None:
@@ -70,6 +74,7 @@ def _own_data(data: Path, images: Path, start: str, out: Path | None, resume: bo
     from vlmlab.vlm.own_data import fine_tune
     from vlmlab.vlm.recipes.table import FAST
     from vlmlab.vlm.trainer import TrainConfig
+    from vlmlab.vlm.training_setup import several_processes
 
     dials = {"steps": 200, "lr": 4e-4, "save_every": 50, **FAST}
     own = {name: settings.pop(name) for name in ("batch", "parts") if name in settings}
@@ -77,7 +82,8 @@ def _own_data(data: Path, images: Path, start: str, out: Path | None, resume: bo
         if name not in TrainConfig.__dataclass_fields__:
             raise UnknownName("setting", name, ["batch", "parts", *TrainConfig.__dataclass_fields__])
     folder = out or runtime.work_dir() / data.stem
-    return fine_tune(load(start), data, images, folder, TrainConfig(**(dials | settings)), resume=resume, **own)
+    vlm = load(start, "cpu") if several_processes() else load(start)  # each moves its own, or a shard, to its own GPU
+    return fine_tune(vlm, data, images, folder, TrainConfig(**(dials | settings)), resume=resume, **own)
 
 
 def bench(
@@ -115,6 +121,10 @@ def bench(
 
 
 def _tell(summary: dict[str, Any], json: bool) -> None:
+    from vlmlab.vlm.training_setup import is_main
+
+    if not is_main():
+        return
     if json:
         print_json(summary)
     else:

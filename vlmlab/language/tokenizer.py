@@ -132,6 +132,10 @@ class Tokenizer:
             raise BadInput(f"the vocabulary has no token {token!r}; it has {self.vocab_size} others")
         return index
 
+    def knows(self, token: str) -> bool:
+        """Whether the vocabulary has a token of that name."""
+        return self._special.token_to_id(token) is not None
+
     def token(self, index: int) -> str:
         """What one id stands for, readable on its own (half a character shows as U+FFFD)."""
         return self.decode([index], skip_special=False)

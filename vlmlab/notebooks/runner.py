@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 
 from vlmlab import __version__
 from vlmlab.errors import BadInput, UnknownName
-from vlmlab.notebooks import process, source, strict, tidy
+from vlmlab.notebooks import process, recorded, source, strict, tidy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -164,9 +164,12 @@ def run(
                 outcome = Outcome(item.name, [fault], notebook=notebook)
             else:
                 outcome = execute(item, notebook, parameters, profile, limits, shown.watch)
-            outcome.unpaired = not _paired(item, notebook)
+            committed = _paired(item, notebook)
+            outcome.unpaired = committed is None
             if update and outcome.passed and outcome.notebook is not None:
                 _update(item, outcome)
+            elif committed is not None and outcome.passed and profile == "quick" and not settings:
+                outcome.problems = recorded.moved(item.name, recorded.kept(committed), outcome.results)
             outcomes.append(outcome)
             shown.end(outcome)
     suite = Suite(profile, limits, outcomes, target)
@@ -281,18 +284,22 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "without a word"
 
 
-def _paired(item: source.Source, notebook: NotebookNode) -> bool:
+def _paired(item: source.Source, notebook: NotebookNode) -> NotebookNode | None:
+    """The .ipynb of a source with its outputs; None where there is none, or one of another source."""
     try:
-        return tidy.same_inputs(nbformat.read(item.paired, as_version=4), notebook)
+        found = nbformat.read(item.paired, as_version=4)
     except (OSError, ValueError):
-        return False
+        return None
+    return found if tidy.same_inputs(found, notebook) else None
 
 
 def _update(item: source.Source, outcome: Outcome) -> None:
     from vlmlab.files import write_text
 
     assert outcome.notebook is not None
-    text = tidy.to_text(tidy.tidy(outcome.notebook))
+    notebook = tidy.tidy(outcome.notebook)
+    recorded.keep(notebook, outcome.results)
+    text = tidy.to_text(notebook)
     if not item.paired.is_file() or item.paired.read_text(encoding="utf-8") != text:
         write_text(item.paired, text)
     outcome.unpaired = False

@@ -30,12 +30,17 @@ from vlmlab.vision import MambaVisionConfig, ViTConfig
 from vlmlab.vision.mambavision_config import LEVELS, multiply_adds
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import VLMConfig, get_preset
+from vlmlab.vlm.sharding import memory
 
 DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def account(
-    model: str | VLMConfig | VLM, text_tokens: int = 64, lengths: Sequence[int] = (512, 1024, 2048, 4096)
+    model: str | VLMConfig | VLM,
+    text_tokens: int = 64,
+    lengths: Sequence[int] = (512, 1024, 2048, 4096),
+    gpus: int | None = None,
+    batch: int = 16,
 ) -> dict[str, Any]:
     """Parameters, FLOPs and memory of a model by part; plain numbers, ready for JSON.
 
@@ -43,14 +48,16 @@ def account(
         model: a preset's name, a config (both built on the meta device, without memory), or a VLM.
         text_tokens: length of the text of the prefill that is counted; one image comes with it.
         lengths: numbers of tokens for which the size of the cache is given.
+        gpus: of a training whose memory is given, too; batch: its rows on each of them.
 
     Returns:
         `name`; `parameters` by part and `total`; `weight_bytes` {dtype: bytes}; `image_tokens` N; `prefill` with
         `text_tokens`, `tokens` and `flops` by part; `decode_flops` of one more token after that prefill;
-        `cache_bytes_per_token` {dtype: bytes} and `cache_bytes` {dtype: {length: bytes}}.
+        `cache_bytes_per_token` {dtype: bytes} and `cache_bytes` {dtype: {length: bytes}}. With gpus, `training` with
+        `gpus`, `batch`, `tokens` of a row and `bytes` as `sharding.memory` gives them.
 
     Raises:
-        UnknownName: no preset has that name. BadInput: a length is negative.
+        UnknownName: no preset has that name. BadInput: a length is negative, or gpus or batch below 1.
     """
     if text_tokens < 0 or any(length < 0 for length in lengths):
         raise BadInput(f"text_tokens={text_tokens} and lengths={list(lengths)} must not be negative")
@@ -63,6 +70,9 @@ def account(
         "projector": projector_flops(config),
         "language": language_flops(config.language, tokens, tokens),
     }
+    training = {} if gpus is None else {
+        "training": {"gpus": gpus, "batch": batch, "tokens": config.max_length, "bytes": memory(vlm, gpus, batch)}
+    }  # fmt: skip
     return {
         "name": config.name,
         "parameters": parameters,
@@ -82,6 +92,7 @@ def account(
             name: {str(length): cache_bytes(config.language, length, dtype) for length in lengths}
             for name, dtype in DTYPES.items()
         },
+        **training,
     }
 
 
@@ -144,6 +155,32 @@ def cache_bytes(config: LlamaConfig | MambaConfig, length: int, dtype: torch.dty
     return 2 * config.layers * config.kv_heads * config.width * length * dtype.itemsize
 
 
+def decode_bytes(vlm: VLM, length: int, bits: float = 16, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Bytes of memory that one more token moves behind `length` tokens, at batch 1; over a bandwidth, its least time.
+
+    The language model's weights once, of a table of embeddings that is no head a single row; a KV cache once, or a
+    Mamba's state twice, to read and to write it. bits: of a weight; dtype: of the cache or state.
+    """
+    config = vlm.config.language
+    weights = sum(p.numel() for p in vlm.language.parameters())
+    weights -= 0 if config.tie_embeddings else (config.vocab_size - 1) * config.dim
+    moved = 2 if isinstance(config, MambaConfig) else 1
+    return round(weights * bits / 8) + moved * cache_bytes(config, length, dtype)
+
+
+def longest(vlm: VLM, memory: float, bits: float = 16, dtype: torch.dtype = torch.bfloat16) -> float:
+    """Tokens that one row may have beside the weights in `memory` bytes; infinite for a Mamba whose state fits.
+
+    Workspace is not counted. bits: of a weight; dtype: of the cache or state. 0 where the weights alone do not fit.
+    """
+    left = memory - vlm.count_parameters()["total"] * bits / 8
+    config = vlm.config.language
+    first, second = (cache_bytes(config, length, dtype) for length in (1, 2))
+    if first == second:
+        return float("inf") if left >= first else 0
+    return max(int(left // first), 0)
+
+
 def rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     """The account as (what, how much) lines for people."""
     prefill = result["prefill"]
@@ -158,6 +195,10 @@ def rows(result: dict[str, Any]) -> list[tuple[str, str]]:
             lines.append((f"state at any length, {dtype}", _bytes(next(iter(sizes.values())))))
         else:
             lines += [(f"KV cache at {int(length):,} tokens, {dtype}", _bytes(size)) for length, size in sizes.items()]
+    if training := result.get("training"):
+        where = "on one GPU" if training["gpus"] == 1 else f"on each of {training['gpus']} GPUs"
+        where += f", {training['batch']} rows of {training['tokens']:,}"
+        lines += [(f"training {where}, {what}", _bytes(size)) for what, size in training["bytes"].items()]
     return lines
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from vlmlab.errors import BadCheckpoint, BadInput
 from vlmlab.files import read_json, read_tensors, sha256, tensors_sha256, write_json, write_tensors
+from vlmlab.vlm.sharding import like
 
 FREE_FIELDS = ("save_every", "log_every")  # fields of a config that change nothing about the trained weights
 
@@ -150,7 +151,7 @@ def copy_into(target: Mapping[str, Tensor], source: Mapping[str, Tensor], where:
             raise BadCheckpoint(f"{where} does not fit this model at {name!r}; it belongs to another run")
     with torch.no_grad():
         for name, value in source.items():
-            target[name].copy_(value)
+            target[name].copy_(like(value, target[name]))
 
 
 def load_optimizer(
@@ -167,7 +168,7 @@ def load_optimizer(
         key, _, parameter = name.partition(":")
         target = params[parameter]
         on = target.device if key != "step" or fused[target] else torch.device("cpu")
-        optimizer.state[target][key] = value.clone().to(on)
+        optimizer.state[target][key] = value.clone().to(on) if key == "step" else like(value.clone().to(on), target)
 
 
 # ---------------------------------------------------------------- on the disk

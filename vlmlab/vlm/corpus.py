@@ -58,6 +58,12 @@ class Packed(NamedTuple):
         """The same batch on a device."""
         return Packed(*(None if value is None else value.to(device) for value in self))  # type: ignore[arg-type]
 
+    def share(self, rank: int, processes: int) -> "Packed":
+        """The rows of one of several processes. Raises BadInput where there are fewer rows than processes."""
+        if len(self.ids) < processes:
+            raise BadInput(f"{processes} processes cannot share a batch of {len(self.ids)} rows; start fewer of them")
+        return Packed(*(None if value is None else value[rank::processes] for value in self))  # type: ignore[arg-type]
+
     @property
     def visible(self) -> Tensor:
         """(B, L, L) True where a token may look: at the prefix and at its own question, up to itself."""

@@ -7,7 +7,8 @@ Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1 and equation 3.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import BadCheckpoint, BadInput, UnknownName
-from vlmlab.files import read_tensors, tensors_sha256, write_tensors
+from vlmlab.files import read_tensors, tensors_sha256, write_json, write_tensors
 from vlmlab.vlm.checkpointing import copy_into
 
 FORMAT = "vlmlab-lora-1"
+THEIRS = "base_model.model.model."  # peft's name of a Llama inside its model
 
 
 class LoRA(nn.Module):
@@ -97,7 +99,8 @@ def merge(module: nn.Module) -> dict[str, LoRA]:
     """
     taken = layers(module)
     for name, layer in taken.items():
-        plain = nn.Linear(layer.base.in_features, layer.base.out_features, layer.bias is not None, device="meta")
+        kind = type(layer.base)  # our own layers decode faster than nn.Linear
+        plain = kind(layer.base.in_features, layer.base.out_features, layer.bias is not None, device="meta")
         state = {"weight": layer.weight.detach()} | ({} if layer.bias is None else {"bias": layer.bias.detach()})
         plain.load_state_dict(state, assign=True)
         module.set_submodule(name, plain.requires_grad_(False).train(layer.training))
@@ -115,10 +118,11 @@ def state(module: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.{part}": getattr(layer, part) for name, layer in layers(module).items() for part in ("A", "B")}
 
 
-def fingerprint(module: nn.Module) -> str:
+def fingerprint(module: nn.Module, without: Iterable[str] = ()) -> str:
     """SHA-256 of the weights that the LoRAs change, and of all others, as fp16: shipped weights and those of the run
-    that they come from have the same one."""
-    return tensors_sha256((name, value.detach().half()) for name, value in sorted(_plain(module).items()))
+    that they come from have the same one. without: parts that do not count."""
+    named = sorted(_plain(module).items())
+    return tensors_sha256((name, value.detach().half()) for name, value in named if not _within(name, without))
 
 
 def _plain(module: nn.Module) -> dict[str, Tensor]:
@@ -127,13 +131,24 @@ def _plain(module: nn.Module) -> dict[str, Tensor]:
     return {n.replace(".base.", "."): p for n, p in module.named_parameters() if n not in own}
 
 
+def _within(name: str, parts: Iterable[str]) -> bool:
+    return name.startswith(tuple(f"{part}." for part in parts))
+
+
+def _whole(module: nn.Module, parts: Iterable[str]) -> dict[str, Tensor]:
+    """Parameters of some parts."""
+    return {name: value for name, value in module.named_parameters() if _within(name, parts)}
+
+
 class About(NamedTuple):
-    """What a file of LoRAs says about itself. base: name of the model that it changes; sha256: its `fingerprint`."""
+    """What a file of LoRAs says about itself. base: name of the model that it changes; sha256: its `fingerprint`
+    without `parts`, which lie in the file whole."""
 
     base: str
     sha256: str
     alpha: float
     note: dict[str, Any]
+    parts: Sequence[str] = ()
 
 
 def save(
@@ -142,23 +157,25 @@ def save(
     base: str,
     dtype: torch.dtype = torch.float16,
     note: Mapping[str, Any] | None = None,
+    parts: Sequence[str] = (),
 ) -> None:
     """Write the LoRAs of `module` as safetensors, atomically.
 
-    base: the name under which its other weights are known. note: anything JSON-able to remember.
-    Raises BadInput when there are none.
+    base: the name under which its other weights are known. note: anything JSON-able to remember. parts: names of its
+    modules that were trained whole, a projector say, and are written too. Raises BadInput when there are no LoRAs.
     """
     found = layers(module)
     if not found:
         raise BadInput("there is no LoRA to save; attach some, or unmerge them")
-    about = About(base, fingerprint(module), next(iter(found.values())).alpha, dict(note or {}))
+    about = About(base, fingerprint(module, parts), next(iter(found.values())).alpha, dict(note or {}), parts)
     metadata = {"format": FORMAT, "about": json.dumps(about._asdict())}
-    write_tensors(path, {name: value.to(dtype) for name, value in state(module).items()}, metadata)
+    kept = state(module) | _whole(module, parts)
+    write_tensors(path, {name: value.to(dtype) for name, value in kept.items()}, metadata)
 
 
 def holds(path: str | os.PathLike) -> bool:
-    """Whether a file is there and holds LoRAs. Raises BadCheckpoint for a damaged one."""
-    return os.path.isfile(path) and read_tensors(path)[1].get("format") == FORMAT
+    """Whether a file is there and holds LoRAs, and no whole parts. Raises BadCheckpoint for a damaged one."""
+    return os.path.isfile(path) and read_tensors(path)[1].get("format") == FORMAT and not read(path)[1].parts
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], About]:
@@ -179,12 +196,35 @@ def load(module: nn.Module, path: str | os.PathLike) -> About:
     or when layers or shapes do not fit.
     """
     tensors, about = read(path)
-    if fingerprint(module) != about.sha256:
+    if fingerprint(module, about.parts) != about.sha256:
         raise BadCheckpoint(f"{path} changes {about.base}, and these are other weights; load {about.base} first")
-    names = list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
+    whole = _whole(module, about.parts)
+    names = list(dict.fromkeys(name.rpartition(".")[0] for name in tensors if name not in whole))
     try:
         attach(module, len(tensors[f"{names[0]}.A"]), about.alpha, names)
     except (BadInput, IndexError, KeyError) as error:
         raise BadCheckpoint(f"{path} does not fit {about.base} ({error}); restore it or train it again") from None
-    copy_into(state(module), tensors, str(path))
+    copy_into(state(module) | whole, tensors, str(path))
     return about
+
+
+def write_peft(llama: nn.Module, folder: str | os.PathLike, base: str) -> None:
+    """Write the LoRAs of a Llama as the library peft reads them, for transformers' model of the same weights.
+
+    base: what adapter_config.json gives as that model's name or path. Raises BadInput when there are no LoRAs.
+    """
+    found = layers(llama)
+    if not found:
+        raise BadInput("there is no LoRA to write; attach some, or unmerge them")
+    names = {f"{name}.{part}": f"{THEIRS}{name}.lora_{part}.weight" for name in found for part in ("A", "B")}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": len(next(iter(found.values())).A),
+        "lora_alpha": next(iter(found.values())).alpha,
+        "target_modules": [f"model.{name}" for name in found],
+        "inference_mode": True,
+    }
+    write_tensors(Path(folder) / "adapter_model.safetensors", {names[n]: value for n, value in state(llama).items()})
+    write_json(Path(folder) / "adapter_config.json", config)

@@ -43,6 +43,11 @@ class LlavaOutput:
     labels: Tensor
     attention_mask: Tensor | None
 
+    @property
+    def terms(self) -> Tensor:
+        """How many tokens the loss is a mean over."""
+        return (self.labels[:, 1:] != IGNORE).sum()
+
 
 class VLM(nn.Module):
     """A vision-language model: `vision`, `projector` and `language` are ordinary modules that may be replaced.

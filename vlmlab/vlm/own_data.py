@@ -20,10 +20,13 @@ from vlmlab.errors import BadInput
 from vlmlab.files import read_json, sha256, write_json
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.vlm import saving
+from vlmlab.vlm.checkpointing import copy_into
 from vlmlab.vlm.model import VLM
+from vlmlab.vlm.sharding import asked
 from vlmlab.vlm.splice import IGNORE
 from vlmlab.vlm.templates import IMAGE
 from vlmlab.vlm.trainer import TrainConfig, TrainResult, train
+from vlmlab.vlm.training_setup import Loss
 
 ROLES = ("human", "gpt")
 
@@ -124,6 +127,21 @@ def collate(rows: Sequence[Row], vlm: VLM) -> Batch:
     )
 
 
+def _with_picture(batch: Batch, vlm: VLM) -> Batch:
+    """A batch of texts with a row that teaches nothing, a blank picture: processes that share weights run all parts."""
+    size = vlm.config.image_size
+
+    def below(values: Tensor, first: int, rest: int) -> Tensor:
+        row = torch.full_like(values[:1], rest)
+        row[0, 0] = first
+        return torch.cat([values, row])
+
+    return Batch(
+        torch.zeros(1, 3, size, size), below(batch.input_ids, vlm.image_id, 0), below(batch.labels, IGNORE, IGNORE),
+        below(batch.attention_mask, 1, 0),
+    )  # fmt: skip
+
+
 def chosen(count: int, size: int, step: int, seed: int) -> list[int]:
     """The rows of a step: each epoch goes through all of them in another order; an order of its own for each seed."""
     places = range(step * size, (step + 1) * size)
@@ -143,7 +161,8 @@ def fine_tune(
 ) -> TrainResult:
     """Train parts of a loaded VLM on a file in LLaVA's format; `folder`/model.safetensors is the trained model.
 
-    batch: rows a step. parts: "projector" and "language" as in LLaVA's stage 2; "vision" may be named, too.
+    batch: rows a step, which several processes share. parts: "projector" and "language" as in LLaVA's stage 2;
+    "vision" may be named, too.
     Raises as `read` and `trainer.train`, and BadInput for a resumption with other data, batch or parts.
     """
     folder, rows = Path(folder), read(data, images, vlm)
@@ -153,14 +172,22 @@ def fine_tune(
     def rows_of(step: int) -> list[Row]:
         return [rows[i] for i in chosen(len(rows), batch, step, config.seed)]
 
-    def loss(given: Batch) -> Tensor:
-        return vlm(given.pixel_values, given.input_ids, given.labels, given.attention_mask, loss_only=True).loss
+    def share(step: int, rank: int, processes: int) -> Batch:
+        if batch < processes:
+            raise BadInput(f"{processes} processes cannot share a batch of {batch} rows; start fewer, or set batch")
+        own = collate(rows_of(step)[rank::processes], vlm)
+        return _with_picture(own, vlm) if processes > 1 and asked() and own.pixel_values is None else own
+
+    def loss(given: Batch) -> Loss:
+        found = vlm(given.pixel_values, given.input_ids, given.labels, given.attention_mask, loss_only=True)
+        return found.loss, {}, found.terms
 
     result = train(
-        f"{vlm.config.name} on {Path(data).name}", vlm, None, lambda step: collate(rows_of(step), vlm), loss, config,
-        folder / "run", resume, describe=lambda step: ", ".join(row.name for row in rows_of(step)),
+        f"{vlm.config.name} on {Path(data).name}", vlm, None, share, loss, config, folder / "run", resume,
+        describe=lambda step: ", ".join(row.name for row in rows_of(step)),
     )  # fmt: skip
-    vlm.load_state_dict(result.ema or {}, strict=False)
+    if result.ema:
+        copy_into({name: p for name, p in vlm.named_parameters() if name in result.ema}, result.ema, folder)
     if vlm.tokenizer is not None and vlm.config.tokenizer is not None:
         vlm.tokenizer.save(folder / vlm.config.tokenizer)
     saving.save(vlm, folder / "model.safetensors", note={"data": Path(data).name})

@@ -1,9 +1,9 @@
 """Presets: an encoder, a projector and a language model under one name, as plain frozen data. Notebooks 02 and 16.
 
-`PRESETS["llava-tiny"]` is the model this suite trains; the LLaVA-1.5 presets have the shapes of the paper's models
-(arXiv 2310.03744; CLIP ViT-L/14 at 336 px, Vicuna 7B and 13B with 32,000 words). A config turns into a JSON-able
-dict and back, which is how a checkpoint remembers what it is. A new encoder or language model joins by one line
-in `VISION` or `LANGUAGE`.
+`PRESETS["llava-tiny"]` is the model this suite trains; "llava-smollm2" puts a real language model behind its encoder;
+the LLaVA-1.5 presets have the shapes of the paper's models (arXiv 2310.03744; CLIP ViT-L/14 at 336 px, Vicuna 7B and
+13B with 32,000 words). A config turns into a JSON-able dict and back, which is how a checkpoint remembers what it is. A
+new encoder or language model joins by one line in `VISION` or `LANGUAGE`.
 """
 
 from collections.abc import Mapping
@@ -250,13 +250,31 @@ def _cell(name: str, seeing: VLMConfig, speaking: VLMConfig) -> VLMConfig:
     return replace(speaking, name=name, projector="mlp2x_gelu", **encoder)
 
 
+def _llava_smollm2() -> VLMConfig:
+    """llava-tiny's encoder before SmolLM2-135M-Instruct (arXiv 2502.02737), with the system message that this model was
+    tuned with. Tokenizer and language model come from one file, see `vlmlab.weights.smollm2`."""
+    return VLMConfig(
+        name="llava-smollm2",
+        image_size=96,
+        vision=CLIP_TINY,
+        projector="mlp2x_gelu",
+        language=LlamaConfig(
+            vocab_size=49152, dim=576, layers=30, heads=9, kv_heads=3, hidden=1536, rope_theta=1e5, max_positions=8192
+        ),
+        template="chatml",
+        image_id=49152,
+        system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+    )
+
+
+CLIP_TINY = ViTConfig("clip", image_size=96, patch_size=12, dim=192, layers=6, heads=6, hidden=768)
 PRESETS: dict[str, VLMConfig] = {
     config.name: config
     for config in (
         VLMConfig(
             name="llava-tiny",
             image_size=96,
-            vision=ViTConfig("clip", image_size=96, patch_size=12, dim=192, layers=6, heads=6, hidden=768),
+            vision=CLIP_TINY,
             projector="mlp2x_gelu",
             language=LlamaConfig(
                 vocab_size=1024, dim=192, layers=6, heads=6, kv_heads=3, hidden=656, max_positions=1024
@@ -267,6 +285,7 @@ PRESETS: dict[str, VLMConfig] = {
             max_length=512,
             tokenizer="tokenizer.json",
         ),
+        _llava_smollm2(),
         _llava_1_5("llava-1.5-7b", dim=4096, layers=32, heads=32, hidden=11008),
         _llava_1_5("llava-1.5-13b", dim=5120, layers=40, heads=40, hidden=13824),
         _cobra_tiny("cobra-tiny", "fused-gelu-mlp"),

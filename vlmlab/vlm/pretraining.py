@@ -117,13 +117,14 @@ def language_hidden(language: Llama | Mamba, batch: Packed, image_id: int) -> Te
     return language.hidden(inputs_embeds=embeds, segments=batch.segment)
 
 
-def language_loss(language: Llama | Mamba, batch: Packed, image_id: int) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of a packed batch's answers, and the share of answer tokens predicted."""
+def language_loss(language: Llama | Mamba, batch: Packed, image_id: int) -> tuple[Tensor, dict[str, float], int]:
+    """Cross-entropy of a packed batch's answers, the share of answer tokens predicted, and how many these are."""
     hidden = language_hidden(language, batch, image_id)
     learn = batch.labels[:, 1:] != IGNORE
     logits = language.head(hidden[:, :-1][learn])
     targets = batch.labels[:, 1:][learn]
-    return F.cross_entropy(logits.float(), targets), {"tokens": float((logits.argmax(-1) == targets).float().mean())}
+    share = float((logits.argmax(-1) == targets).float().mean())
+    return F.cross_entropy(logits.float(), targets), {"tokens": share}, len(targets)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ IMAGE = "<image>"
 Turn = Mapping[str, str]
 """One turn of a LLaVA record: {"from": "human" or "gpt", "value": text}."""
 
+SPOKEN = tuple(token for token in SPECIALS if token.startswith("<|"))  # roles and their ends, as "<|user|>"
 _MARKS = re.compile("(" + "|".join(map(re.escape, SPECIALS)) + r"|\{system\}|\{text\})")
 _CURIOUS = (
     "A chat between a curious {user} and an artificial intelligence assistant. "
@@ -297,12 +298,13 @@ def _special_id(name: str, tokenizer: Tokenizer, image_id: int | None) -> int | 
 
 
 def _encode(pieces: list[Piece], tokenizer: Tokenizer, image_id: int | None) -> Encoded:
-    """Ids and labels of pieces. Text between two special tokens is tokenized as a whole."""
+    """Ids and labels of pieces. Text between two special tokens is tokenized as a whole, and so is a role that the
+    vocabulary has no token for: the published Cobra spells out "<|user|>"."""
     ids: list[int] = []
     labels: list[int] = []
     run: list[Piece] = []
     for piece in [*pieces, Piece("", special=True)]:
-        if not piece.special:
+        if not piece.special or (piece.text in SPOKEN and not tokenizer.knows(piece.text)):
             run.append(piece)
             continue
         text_ids, text_labels = _encode_run(run, tokenizer)

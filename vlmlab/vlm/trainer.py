@@ -1,8 +1,9 @@
 """The training loop of every stage: language and contrastive pretraining, LLaVA's stages 1 and 2. Notebook 04.
 
 Runs in one process, or in several through `accelerate launch --multi_gpu --num_processes N` or `torchrun` (gradients
-are averaged over them; without a GPU the processes share the CPU). A run lives in a folder
-(vlmlab.vlm.checkpointing); killed at any step and resumed, its final weights are bit-identical on the CPU.
+are averaged over them; without a GPU the processes share the CPU), with the same result up to rounding where the loss
+is a mean over rows or tokens. A run lives in a folder (vlmlab.vlm.checkpointing); killed at any step and resumed, its
+final weights are bit-identical on the CPU.
 """
 
 import json
@@ -23,6 +24,7 @@ from vlmlab.errors import BadInput, TrainingDiverged, UnknownName
 from vlmlab.files import read_json, read_tensors, write_json
 from vlmlab.vlm import checkpointing as ckpt
 from vlmlab.vlm import training_setup as parts
+from vlmlab.vlm.sharding import gather, whole
 from vlmlab.vlm.training_log import RESERVED, Display, MetricsFile, clock, plain, read_metrics
 
 SCHEDULES = ("cosine", "linear", "constant")
@@ -97,7 +99,7 @@ def train(
     modules: nn.Module,
     groups: parts.Groups,
     batch: Callable[..., Any],
-    loss: Callable[[Any], tuple[Tensor, Mapping[str, float]] | Tensor],
+    loss: Callable[[Any], parts.Loss],
     config: TrainConfig,
     folder: str | os.PathLike,
     resume: bool = False,
@@ -118,8 +120,10 @@ def train(
       ahead in a thread. With R processes and A batches an update, update s uses batches s*A*R to (s+1)*A*R - 1. A
       function of three arguments is called with (s*A + a, rank, R) instead. Tensors in lists, tuples, dicts and
       dataclasses are moved to the device.
-    loss: `loss(batch) -> (scalar mean loss, {"metric": number})`. Over processes and accumulated batches losses and
-      gradients are averaged with equal weights.
+    loss: `loss(batch)` -> scalar mean loss, or (mean, {"metric": number}), or (mean, metrics, n) with n the number of
+      terms that it is a mean over, as of labelled tokens. Over processes and accumulated batches losses and gradients
+      are averaged with weights n (1 where it is not given): the mean over all terms of an update, however they are
+      shared out. Metrics are the main process's.
     evaluate: `evaluate(step) -> metrics`, called after every `evaluate_every` updates and after the last, in eval mode
       without gradients, on the averaged weights if there are any; logged under "eval/...".
     describe: `describe(i)` names batch i in the error when training diverges.
@@ -132,10 +136,11 @@ def train(
     those before that step.
     """
     folder, places = Path(folder), parts.batch_arguments(batch)
-    trainable = {key: p for key, p in modules.named_parameters() if p.requires_grad}
-    if not trainable:
+    if not any(p.requires_grad for p in modules.parameters()):
         raise BadInput(f"{name}: no parameter requires a gradient, so there is nothing to train")
-    accelerator, wrapped = parts.set_up(config.precision, modules, loss)
+    frozen = ckpt.fingerprint(modules)
+    accelerator, wrapped, sharded = parts.set_up(config.precision, modules, loss)
+    trainable = {key: p for key, p in modules.named_parameters() if p.requires_grad}
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     main = accelerator.is_main_process
     optimizer = parts.build_optimizer(trainable, groups, config)
@@ -145,7 +150,7 @@ def train(
         "processes": world,
         "groups": {group["label"]: [group["lr"], group["weight_decay"]] for group in optimizer.param_groups},
         "parameters": {key: list(p.shape) for key, p in trainable.items()},
-        "frozen": ckpt.fingerprint(modules),
+        "frozen": frozen,
     }
     record = json.loads(json.dumps(record))  # as it will be read back
     with ExitStack() as stack:
@@ -179,7 +184,7 @@ def train(
         began = time.perf_counter() - seconds
 
         def save(step: int) -> Path:
-            bad = next((key for key, value in trainable.items() if not bool(torch.isfinite(value).all())), None)
+            bad = next((key for key, value in trainable.items() if not parts.finite(value)), None)
             if bad:
                 raise TrainingDiverged(f"{name}: the weights {bad} are not finite after step {step}; {_advice(last)}")
             if log:
@@ -188,15 +193,18 @@ def train(
             accelerator.wait_for_everyone()
             write_json(ckpt.partial_path(folder, step) / f"rng-{rank}.json", ckpt.rng_state(device))
             accelerator.wait_for_everyone()
+            tensors = {"weights": state, "optimizer": ckpt.optimizer_state(optimizer, trainable)}
+            tensors |= {} if ema is None else {"ema": ema}
+            if sharded:
+                tensors = {stem: whole(values) for stem, values in tensors.items()}
             if main:
-                tensors = {"weights": state, "optimizer": ckpt.optimizer_state(optimizer, trainable)}
-                tensors |= {} if ema is None else {"ema": ema}
                 ckpt.seal(folder, step, tensors, {"seconds": time.perf_counter() - began}, max(keep, 1))
             accelerator.wait_for_everyone()
             return ckpt.checkpoint_path(folder, step)
 
         numbers = range(start * config.accumulate, config.steps * config.accumulate)
         wanted = [(n * world + rank,) if places == 1 else (n, rank, world) for n in numbers]
+        several = world * config.accumulate > 1
         batches = stack.enter_context(parts.prefetched(batch, wanted, device))
         stop = stack.enter_context(parts.stop_signals())
         display.begin(start)
@@ -208,17 +216,23 @@ def train(
             told, extras = [], []
             for micro in range(config.accumulate):
                 index, data = next(batches)
-                with accelerator.no_sync(wrapped) if micro + 1 < config.accumulate else nullcontext():
-                    value, extra = wrapped(data)
-                    accelerator.backward(value / config.accumulate)
-                told += [value.detach().float(), torch.tensor(float(index), device=device)]
+                last_one = micro + 1 == config.accumulate or sharded  # shards have no room for the others' gradients
+                with nullcontext() if last_one else accelerator.no_sync(wrapped):
+                    value, extra, terms = wrapped(data)
+                    accelerator.backward(value * terms if several else value)
+                told += [value.detach().float(), terms.float(), torch.tensor(float(index), device=device)]
                 extras.append(extra)
+            told.append(torch.tensor(float(len(stop)), device=device))
+            rows = accelerator.gather(torch.stack(told)).view(world, -1).tolist()
+            losses = [(row[i], row[i + 1], int(row[i + 2])) for row in rows for i in range(0, 3 * config.accumulate, 3)]
+            total = sum(terms for _, terms, _ in losses)
+            for p in trainable.values() if several else ():
+                if p.grad is not None:
+                    p.grad.mul_(world / total)  # sums over terms, which were averaged over processes
             norm = nn.utils.clip_grad_norm_(trainable.values(), config.clip or math.inf)
-            told += [norm.detach().float(), torch.tensor(float(len(stop)), device=device)]
-            rows = accelerator.gather(torch.stack(told)).view(world, -1).tolist()  # the one synchronisation of a step
-            losses = [(row[i], int(row[i + 1])) for row in rows for i in range(0, 2 * config.accumulate, 2)]
-            line = {"step": step + 1, "loss": sum(value for value, _ in losses) / len(losses)}
-            line |= {"lr": optimizer.defaults["lr"] * factor, "grad_norm": rows[0][-2]}
+            norm = whole({"norm": norm})["norm"] if sharded else norm
+            line = {"step": step + 1, "loss": sum(value * terms for value, terms, _ in losses) / total}
+            line |= {"lr": optimizer.defaults["lr"] * factor, "grad_norm": float(norm)}
             if not math.isfinite(line["loss"]) or not math.isfinite(line["grad_norm"]):
                 optimizer.zero_grad(set_to_none=True)
                 raise TrainingDiverged(_diverged(name, step, losses, line["grad_norm"], describe) + _advice(last))
@@ -231,7 +245,7 @@ def train(
             done = step + 1
             line |= {"seconds": round(time.perf_counter() - began, 3), **_means(extras)}
             if evaluate and evaluate_every and (done % evaluate_every == 0 or done == config.steps):
-                if main:
+                if main or sharded:
                     with parts.evaluation(modules, trainable, ema):
                         line |= {f"eval/{key}": plain(value) for key, value in evaluate(done).items()}
                 accelerator.wait_for_everyone()
@@ -248,6 +262,9 @@ def train(
         display.say(f"{config.steps} steps done in {clock(seconds)}; weights in {last}")
         metrics = log.lines if log else read_metrics(folder)
         assert last is not None  # the last step is always saved
+        if sharded:
+            gather(modules)
+            ema = None if ema is None else whole(ema)
         return TrainResult(config.steps, [x["loss"] for x in metrics], seconds, metrics, folder, last, ema, start)
 
 
@@ -263,11 +280,11 @@ def _means(extras: list[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _diverged(
-    name: str, step: int, losses: list[tuple[float, int]], norm: float, describe: Callable[[int], str] | None
+    name: str, step: int, losses: list[tuple[float, float, int]], norm: float, describe: Callable[[int], str] | None
 ) -> str:
-    bad = [(value, index) for value, index in losses if not math.isfinite(value)]
+    bad = [(value, terms, index) for value, terms, index in losses if not math.isfinite(value)]
     what = f"the loss is {bad[0][0]}" if bad else f"the gradient norm is {norm}"
-    indices = [index for _, index in bad or losses]
+    indices = [index for *_, index in bad or losses]
     told = ", ".join(f"{index} ({describe(index)})" if describe else str(index) for index in indices[:4])
     return f"{name}: {what} at step {step + 1}, batch {told}; the weights were not updated; "
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from vlmlab.errors import BadInput, MissingDependency, UnknownName
+from vlmlab.vlm import sharding
 from vlmlab.vlm.checkpointing import rng_state, set_rng_state
+from vlmlab.vlm.model import VLM
 
 if TYPE_CHECKING:
     from vlmlab.vlm.trainer import TrainConfig
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 OPTIMIZERS = ("adamw", "muon")
+PATIENCE = timedelta(days=1)  # how long one process waits for another
 Groups = float | Mapping[str, float] | Sequence[Mapping[str, Any]] | None
+Loss = Tensor | tuple[Tensor, Mapping[str, float]] | tuple[Tensor, Mapping[str, float], Tensor | int]
+"""What a loss returns: the mean, metrics, and how many terms the mean is over."""
 
 
 def rate(config: "TrainConfig", step: int) -> float:
@@ -101,6 +107,8 @@ def build_optimizer(
         listed.append(group | {"muon": muon} if config.optimizer == "muon" else group)
     fused = all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in trainable.values())
     if config.optimizer == "muon":
+        if any(sharding.is_shard(p) for p in trainable.values()):
+            raise BadInput("Muon works on whole matrices and FSDP deals their rows out; set optimizer=adamw")
         return MuonAdamW(listed, chosen[""]["lr"], config.betas, fused)
     return torch.optim.AdamW(listed, lr=chosen[""]["lr"], betas=config.betas, fused=fused)
 
@@ -108,36 +116,84 @@ def build_optimizer(
 class LossModule(nn.Module):
     """The loss as a forward pass, so that accelerate's wrappers (gradient averaging, autocast) see it."""
 
-    def __init__(self, modules: nn.Module, loss: Callable[[Any], Any]):
+    def __init__(self, modules: nn.Module, loss: Callable[[Any], Loss]):
         super().__init__()
         self.modules_trained, self._loss = modules, loss
 
-    def forward(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
-        value = self._loss(batch)
-        return value if isinstance(value, tuple) else (value, {})
+    def forward(self, batch: Any) -> tuple[Tensor, Mapping[str, float], Tensor]:
+        found = self._loss(batch)
+        value, metrics, terms = (
+            ((*found, 1) if len(found) == 2 else found) if isinstance(found, tuple) else (found, {}, 1)
+        )
+        return value, metrics, torch.as_tensor(terms, device=value.device)
 
 
-def set_up(precision: str, modules: nn.Module, loss: Callable[[Any], Any]) -> tuple[Any, nn.Module]:
-    """An accelerator and the wrapped loss. One process trains where the model is; several where accelerate says."""
+def several_processes() -> bool:
+    """Whether accelerate launch or torchrun started this process among others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process runs the block, then the others, which find what it left on the disk. Not to be nested."""
+    if not several_processes():
+        yield
+        return
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    if not state.is_main_process:
+        state.wait_for_everyone()
+    yield
+    if state.is_main_process:
+        state.wait_for_everyone()
+
+
+def set_up(precision: str, modules: nn.Module, loss: Callable[[Any], Loss]) -> tuple[Any, nn.Module, bool]:
+    """An accelerator, the wrapped loss, and whether the model's weights were dealt out over the processes.
+
+    One process trains where the model is; several where accelerate says.
+    """
     try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
         from accelerate.state import AcceleratorState
     except ImportError:
         raise MissingDependency("accelerate", "training") from None
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # set by accelerate launch and torchrun
+    several, sharded = several_processes(), several_processes() and sharding.asked()
+    if sharded and not isinstance(modules, VLM):
+        raise BadInput("FSDP shards whole VLMs; start other training without configs/fsdp.yaml")
     on = next(modules.parameters()).device
-    if not several:
-        # accelerate remembers the first device and precision of a process; another run may want others
-        AcceleratorState._reset_state(reset_partial_state=True)
-        if on.type == "cuda":
-            torch.cuda.set_device(on)
+    # accelerate remembers the first device and precision of a process; another run may want others
+    AcceleratorState._reset_state(reset_partial_state=not several)
+    if on.type == "cuda" and not several:
+        torch.cuda.set_device(on)
     cpu = on.type == "cpu" and not (several and torch.cuda.is_available())
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a text-only batch leaves the projector out
-    accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISIONS[precision], kwargs_handlers=[unused])
+    patient = InitProcessGroupKwargs(timeout=PATIENCE)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISIONS[precision], kwargs_handlers=[unused, patient])
+    if sharded:
+        assert isinstance(modules, VLM)
+        sharding.shard(modules, accelerator.device)
+        wrapped = LossModule(modules, loss)
+        if precision == "bf16":  # without autocast's cache of weights, which would hold the gathered ones of all units
+            low = torch.autocast(accelerator.device.type, torch.bfloat16, cache_enabled=False)
+            wrapped.forward = low(wrapped.forward)  # type: ignore[method-assign]
+        return accelerator, wrapped, True
     if several:
         modules.to(accelerator.device)
     wrapped = accelerator.prepare_model(LossModule(modules, loss), device_placement=False)
-    return accelerator, wrapped
+    return accelerator, wrapped, False
+
+
+def finite(value: Any) -> bool:
+    """Whether all numbers of a tensor are finite, of a shard those of this process."""
+    local = value.to_local() if sharding.is_shard(value) else value
+    return bool(torch.isfinite(local).all())
 
 
 def batch_arguments(batch: Callable[..., Any]) -> int:

@@ -6,6 +6,7 @@ models. Notebooks 04 and 09 read what it writes.
 
 import json
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,13 +17,14 @@ import torch
 from vlmlab import readme, runtime
 from vlmlab.benchmarks import BENCHMARKS, evaluate
 from vlmlab.errors import UnknownName
-from vlmlab.files import halves, packed, read_json, read_tensors, write_json, write_tensors
+from vlmlab.files import atomic_path, halves, packed, read_json, read_tensors, write_json, write_tensors
 from vlmlab.vlm import recipes, saving
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import get_preset
 from vlmlab.vlm.recipes.common import ENCODERS
 from vlmlab.vlm.training_log import read_metrics
 from vlmlab.weights.shipped import load, manifest, ship
+from vlmlab.weights.smollm2 import PRESET
 
 VISION = ("clip-tiny.safetensors", "vision.")
 LANGUAGE = ("language-tiny.safetensors", "")
@@ -32,6 +34,7 @@ MODELS: dict[str, dict[str, tuple[str, str]]] = {
     "llava-tiny": {"vision": VISION},
     "cobra-tiny": FUSED,
     "cobra-tiny-ldp": FUSED,
+    PRESET: {"vision": VISION},
 }
 """Shipped model -> which of its parts lie in files of their own; its recipe has its name."""
 PACKED = ("language-tiny", "cobra-tiny-ldp", "cobra-mambavision-tiny")
@@ -65,10 +68,14 @@ def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Cal
     listing: dict[str, list[str]] = {}
     for name in names:
         say(f"shipping {name}")
-        recipe = recipes.RECIPES[name]
-        vlm = VLM.from_preset(get_preset(recipe.preset), "cpu", words)
-        recipes.fill_from_runs(vlm, (*recipe.needs, name), recipe.backbone)
-        saving.save(vlm, folder / f"{name}.safetensors", MODELS[name], stored_as(name), {"recipe": name})
+        if name == PRESET:  # what was trained lies in one small file already, in fp16
+            with atomic_path(folder / f"{name}.safetensors") as temporary:
+                shutil.copyfile(recipes.adapters(name), temporary)
+        else:
+            recipe = recipes.RECIPES[name]
+            vlm = VLM.from_preset(get_preset(recipe.preset), "cpu", words)
+            recipes.fill_from_runs(vlm, (*recipe.needs, name), recipe.backbone)
+            saving.save(vlm, folder / f"{name}.safetensors", MODELS[name], stored_as(name), {"recipe": name})
         ship(_record(name), f"checkpoints/{name}.safetensors")
         listing[name] = [f"checkpoints/{file}" for file in (f"{name}.safetensors", "tokenizer.json", *parts[name])]
     compared = [name for each in names for name in COMPARED.get(each, ())]

@@ -67,6 +67,10 @@ def load(name_or_path: str | os.PathLike, device: str | torch.device = "auto") -
         for part in models[name]["files"]:
             verify(part)
         path = runtime.data_dir() / models[name]["files"][0]
+        if name == "llava-smollm2":
+            from vlmlab.weights import smollm2  # which reads the encoder with load_encoder
+
+            return smollm2.load(path, device)
         return saving.load(path, Tokenizer.load(runtime.data_dir() / "checkpoints" / "tokenizer.json"), device)
     if is_official(name):
         return load_official(name, device)

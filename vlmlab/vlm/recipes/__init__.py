@@ -14,6 +14,8 @@
     cobra-tiny-ldp       cobra-tiny with a projector that pools 64 tokens to 16
     mambavision-tiny     multi-label classification with a MambaVision
 
+    llava-smollm2        stage 2 behind SmolLM2-135M-Instruct: projector and adapters
+
 and, with mambavision-tiny in cobra-tiny for its encoders and its Mamba as it was,
 
     cobra-mambavision-tiny-projector    the projector alone

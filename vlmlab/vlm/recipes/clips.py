@@ -26,6 +26,7 @@ from vlmlab.vlm.recipes.common import ENCODERS, draw, features, fill_from_runs, 
 from vlmlab.vlm.recipes.table import Recipe
 from vlmlab.vlm.splice import IGNORE
 from vlmlab.vlm.trainer import TrainResult
+from vlmlab.vlm.training_setup import Loss, main_first
 
 FRAMES = 8  # of every clip; half of the rows show fewer
 PART = 64  # clips rendered between two marks of progress
@@ -186,9 +187,11 @@ def train_clips(recipe: Recipe, resume: bool) -> TrainResult:
     vlm = VLM.from_preset(get_preset(recipe.preset), "auto", words, seed=recipe.train.seed)
     fill_from_runs(vlm, recipe.needs)
     encoders = [finished(name) for name in recipe.needs if name in ENCODERS]
-    shot, held = film(recipe.scenes), film(recipe.checks, "val")
+    with main_first():
+        shot, held = film(recipe.scenes), film(recipe.checks, "val")
     seen, held_seen = (features(vlm, each, encoders, SIDE) for each in (shot, held))
-    data, held_data = (rows(vlm, each) for each in (shot, held))
+    with main_first():
+        data, held_data = (rows(vlm, each) for each in (shot, held))
     marks = (vlm.image_id, words.id("<pad>"))
     lora.attach(vlm, RANK, ALPHA, recipe.parts, torch.Generator(vlm.device).manual_seed(recipe.train.seed))
 
@@ -197,15 +200,19 @@ def train_clips(recipe: Recipe, resume: bool) -> TrainResult:
         wanted = [np.arange(start, start + given.shown[row]) for start, row in zip(starts, chosen, strict=True)]
         return torch.from_numpy(known[np.concatenate([*wanted, np.zeros(0, np.int64)])]).float()
 
-    def batch(step: int) -> tuple[Packed, Tensor]:
+    def batch(step: int, rank: int, processes: int) -> tuple[Packed, Tensor]:
         chosen, rng = draw(recipe, step, len(data.clip))
         blind = rng.random(len(chosen)) < recipe.blind
-        return pack(data, chosen, blind, *marks), images(seen, data, chosen[~blind])
+        own = np.arange(len(chosen))[rank::processes]
+        return (
+            pack(data, chosen, blind, *marks).share(rank, processes),
+            images(seen, data, chosen[own[~blind[own]]]),
+        )
 
-    def loss(given: tuple[Packed, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def loss(given: tuple[Packed, Tensor]) -> Loss:
         packed, shown = given
         found = vlm(None, packed.ids, packed.labels, segments=packed.segment, image_features=shown, loss_only=True)
-        return found.loss, {}
+        return found.loss, {}, found.terms
 
     def evaluate(step: int) -> dict[str, float]:
         found: dict[str, list[Tensor]] = {}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmlab import runtime
+from vlmlab.errors import BadInput
 from vlmlab.files import read_json, read_tensors, sha256, write_json, write_tensors
 from vlmlab.language.tokenizer import Tokenizer
 from vlmlab.scenes.dataset import SceneDataset
@@ -20,8 +21,10 @@ from vlmlab.vlm.corpus import Corpus, Packed, Packing, build_cached
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import VLMConfig
 from vlmlab.vlm.recipes.table import Lesson, Recipe
+from vlmlab.vlm.sharding import asked
 from vlmlab.vlm.templates import get_template
 from vlmlab.vlm.trainer import TrainResult, train
+from vlmlab.vlm.training_setup import Loss, main_first
 
 if TYPE_CHECKING:
     from vlmlab.vlm.recipes.clips import Film
@@ -50,15 +53,18 @@ def tokenizer() -> Tokenizer:
 
 def scenes(count: int, split: str = "train") -> SceneDataset:
     """The rendered scenes of a split, built once."""
-    return build_scenes(runtime.work_dir() / "cache" / f"scenes-{split}-{count}", count, split=split)
+    with main_first():
+        return build_scenes(runtime.work_dir() / "cache" / f"scenes-{split}-{count}", count, split=split)
 
 
 def corpus(count: int, split: str = "train", template: str = "v1") -> Corpus:
     """The conversations of a split's rendered scenes, encoded as a template writes them, built once."""
     folder = runtime.work_dir() / "cache" / f"corpus-{template}-{split}-{count}"
-    return build_cached(
-        folder, scenes(count, split), finished("tokenizer"), get_template(template, ""), workers=runtime.cores()
-    )
+    pictures = scenes(count, split)
+    with main_first():
+        return build_cached(
+            folder, pictures, finished("tokenizer"), get_template(template, ""), workers=runtime.cores()
+        )
 
 
 def packing(config: VLMConfig, recipe: Recipe, lesson: Lesson, prefix: str = "image") -> Packing:
@@ -97,23 +103,28 @@ def features(vlm: VLM, pictures: "SceneDataset | Film", encoders: Sequence[Path]
     marks = (*map(sha256, encoders), *map(str, vlm.config.feature_layers), *([f"side {side}"] if side else []))
     mark = digest_of(" ".join(marks).encode()).hexdigest()[:12]
     path = runtime.work_dir() / "cache" / f"features-{mark}-{pictures.folder.name}.npy"
-    if not path.exists():
-        temporary, progress = path.with_suffix(".partial.npy"), path.with_suffix(".progress.json")
-        done = read_json(progress)["done"] if progress.exists() and temporary.exists() else 0
-        shape = (len(pictures), side**2 or vlm.config.feature_tokens, vlm.config.feature_dim)
-        values = np.lib.format.open_memmap(temporary, "r+" if done else "w+", np.float16, None if done else shape)
-        with torch.inference_mode():
-            for start in range(done, len(pictures), 256):
-                pixels = vlm.preprocess.normalise(pictures.rgb[start : start + 256])
-                seen = vlm.vision_features(pixels.to(vlm.device))
-                values[start : start + 256] = (pool(seen, side) if side else seen).half().cpu().numpy()
-                if start % 4096 == 0:
-                    values.flush()
-                    write_json(progress, {"done": start + 256})
-        values.flush()
-        temporary.rename(path)
-        progress.unlink(missing_ok=True)
+    with main_first():
+        if not path.exists():
+            _compute_features(vlm, pictures, path, side)
     return np.load(path, mmap_mode="r")
+
+
+def _compute_features(vlm: VLM, pictures: "SceneDataset | Film", path: Path, side: int) -> None:
+    temporary, progress = path.with_suffix(".partial.npy"), path.with_suffix(".progress.json")
+    done = read_json(progress)["done"] if progress.exists() and temporary.exists() else 0
+    shape = (len(pictures), side**2 or vlm.config.feature_tokens, vlm.config.feature_dim)
+    values = np.lib.format.open_memmap(temporary, "r+" if done else "w+", np.float16, None if done else shape)
+    with torch.inference_mode():
+        for start in range(done, len(pictures), 256):
+            pixels = vlm.preprocess.normalise(pictures.rgb[start : start + 256])
+            seen = vlm.vision_features(pixels.to(vlm.device))
+            values[start : start + 256] = (pool(seen, side) if side else seen).half().cpu().numpy()
+            if start % 4096 == 0:
+                values.flush()
+                write_json(progress, {"done": start + 256})
+    values.flush()
+    temporary.rename(path)
+    progress.unlink(missing_ok=True)
 
 
 def fill_from_runs(vlm: VLM, names: Sequence[str], backbone: str = "") -> None:
@@ -145,12 +156,14 @@ def shares(logits: Tensor, batch: Packed) -> dict[str, float]:
 def trained(
     recipe: Recipe,
     model: torch.nn.Module,
-    batch: Callable[[int], Any],
-    loss: Callable[[Any], Any],
+    batch: Callable[..., Any],
+    loss: Callable[[Any], Loss],
     resume: bool,
     evaluate: Callable[[int], Any],
 ) -> TrainResult:
     """Train in the recipe's folder and leave the trained weights (averaged, if the recipe says so) as `finished`."""
+    if asked():
+        raise BadInput(f"{recipe.name} fits into any GPU; FSDP is for large models: train it without configs/fsdp.yaml")
     folder = runtime.work_dir() / recipe.name
     result = train(
         recipe.name, model, [{"params": prefix, "lr": rate} for prefix, rate in recipe.groups] or None, batch, loss,

@@ -1,5 +1,9 @@
 """Recipes of the encoders: CLIP's and SigLIP's on captions, DINOv2's on pictures alone, MambaVision's on labels.
-Notebooks 01, 08 and 10."""
+Notebooks 01, 08 and 10.
+
+These losses compare the rows of a batch, or normalise over them: of several processes each takes batches of its own, so
+that an update sees as many times the rows. The recipes of VLMs and language models share each batch instead.
+"""
 
 import math
 from dataclasses import replace

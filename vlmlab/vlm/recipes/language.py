@@ -48,13 +48,11 @@ def train_language(recipe: Recipe, resume: bool) -> TrainResult:
     lessons = {lesson: packing(config, recipe, lesson, "map") for lesson in recipe.lessons}
     last = recipe.lessons[-1]
 
-    def batch(step: int) -> Packed:
+    def batch(step: int, rank: int, processes: int) -> Packed:
         lesson = recipe.lesson(step)
-        if lesson is last and step % 8 == 0:
-            rows, rng = draw(recipe, step, len(data))
-            return pack(data, rows, text, rng)
-        rows, rng = draw(recipe, step, len(data), lesson.rows)
-        return pack(data, rows, lessons[lesson], rng)
+        described = lesson is last and step % 8 == 0
+        rows, rng = draw(recipe, step, len(data), 1 if described else lesson.rows)
+        return pack(data, rows, text if described else lessons[lesson], rng).share(rank, processes)
 
     def evaluate(step: int) -> dict[str, float]:
         found: dict[str, float] = {}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from vlmlab.errors import UnknownName
-from vlmlab.vlm.recipes import clips, encoders, language, stages
+from vlmlab.vlm.recipes import clips, encoders, language, smollm2, stages
 from vlmlab.vlm.recipes.common import finished
 from vlmlab.vlm.recipes.table import RECIPES, Recipe
 from vlmlab.vlm.trainer import TrainConfig, TrainResult
@@ -20,8 +20,9 @@ RUNNERS: dict[str, Callable[[Recipe, bool], TrainResult | None]] = {
     "llava": stages.train_stage,
     "cobra": stages.train_stage,
     "clips": clips.train_clips,
+    "smollm2": smollm2.train_smollm2,
 }
-"""The first word of a recipe's name, or "clips" where that is the last -> what runs it."""
+"""The first word of a recipe's name, or the last where that is "clips" or "smollm2" -> what runs it."""
 
 
 def run(name: str, resume: bool = False, **overrides: Any) -> TrainResult | None:
@@ -35,7 +36,8 @@ def run(name: str, resume: bool = False, **overrides: Any) -> TrainResult | None
     for need in (*recipe.needs, recipe.backbone):
         if need and not finished(need).exists():
             run(need, resume=True)
-    return RUNNERS["clips" if name.endswith("-clips") else name.split("-")[0]](recipe, resume)
+    words = name.split("-")
+    return RUNNERS[words[-1] if words[-1] in ("clips", "smollm2") else words[0]](recipe, resume)
 
 
 def override(recipe: Recipe, values: dict[str, Any]) -> Recipe:

@@ -26,6 +26,7 @@ from vlmlab.vlm.recipes.common import (
 from vlmlab.vlm.recipes.table import Recipe
 from vlmlab.vlm.saving import save
 from vlmlab.vlm.trainer import TrainResult
+from vlmlab.vlm.training_setup import Loss
 
 
 def train_stage(recipe: Recipe, resume: bool) -> TrainResult:
@@ -43,18 +44,19 @@ def train_stage(recipe: Recipe, resume: bool) -> TrainResult:
     seen, held_seen = (each.rgb if looks else features(vlm, each, encoders) for each in (pictures, held))
     lessons = {lesson: packing(config, recipe, lesson) for lesson in recipe.lessons}
 
-    def batch(step: int) -> tuple[Packed, Tensor]:
+    def batch(step: int, rank: int, processes: int) -> tuple[Packed, Tensor]:
         lesson = recipe.lesson(step)
         rows, rng = draw(recipe, step, len(data), lesson.rows)
-        return pack(data, rows, lessons[lesson], rng), images(seen[rows])
+        return pack(data, rows, lessons[lesson], rng).share(rank, processes), images(seen[rows[rank::processes]])
 
     def images(chosen: np.ndarray) -> Tensor:
         return vlm.preprocess.normalise(chosen) if looks else torch.from_numpy(chosen).float()
 
-    def loss(given: tuple[Packed, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def loss(given: tuple[Packed, Tensor]) -> Loss:
         packed, shown = given
         shown = shown[(packed.ids == config.image_id).any(1)]  # not of the blind rows
-        return answer(packed, shown, labels=packed.labels, loss_only=True).loss, {}
+        found = answer(packed, shown, labels=packed.labels, loss_only=True)
+        return found.loss, {}, found.terms
 
     def answer(packed: Packed, shown: Tensor, **more: Any) -> Any:
         pixels, known = (shown, None) if looks else (None, shown)
