@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlmlab import cli
+from vlmlab import cli, runtime
 from vlmlab.benchmarks import categories, experiment, experiment_results
 from vlmlab.benchmarks.experiment import CELLS, Plan
 from vlmlab.errors import BadInput, UnknownName
@@ -273,9 +273,11 @@ def test_the_command_goes_on_and_prints_what_is_there(runs, idle, monkeypatch, c
     out = capfd.readouterr().out
     assert "projective" in out
     assert "missing:" in out
-    assert cli.main([*arguments, "--save"]) == 2
-    assert "10 runs miss" in capfd.readouterr().err
-    assert not (tmp_path / "data").exists()
+    assert cli.main([*arguments, "--save"]) == 0
+    assert "kept 2 of 12 runs" in capfd.readouterr().err
+    kept = {path.parent.name for path in (tmp_path / "data").rglob("result.json")}
+    assert kept == set(LIVE)
+    assert not (tmp_path / "data" / "experiments" / "encoders-by-backbones.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -301,3 +303,17 @@ def test_nothing_finished_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("VLMLAB_WORK", str(tmp_path))
     with pytest.raises(BadInput, match="vlmlab experiment encoders-by-backbones"):
         experiment_results.collect(PLAN)
+
+
+def test_kept_results_stand_in_for_runs_of_another_machine(runs, idle, monkeypatch, tmp_path):
+    monkeypatch.setattr(runtime, "data_dir", lambda: tmp_path / "data")
+    assert experiment.keep(PLAN) == sorted(LIVE, key=PLAN.runs.index)
+    assert experiment.keep(replace(PLAN, seeds=1)) == [LIVE[0]]
+    found = [experiment.finished(PLAN, name) for name in LIVE]
+    monkeypatch.setenv("VLMLAB_WORK", str(tmp_path / "elsewhere"))
+    assert [experiment.finished(PLAN, name) for name in LIVE] == found
+    assert experiment.finished(PLAN, "clip-llama-1") is None
+    assert experiment.finished(replace(PLAN, questions=3), LIVE[0]) is None
+    assert experiment.run(PLAN, LIVE, say=lambda text: None) == []
+    assert sorted(experiment_results.collect(PLAN)["runs"]) == sorted(LIVE)
+    assert experiment.keep(replace(PLAN, steps=4)) == []

@@ -9,7 +9,8 @@ over seeds is that of this stage alone. What belongs to a part goes with it: an 
 template.
 
 Runs live in work_dir()/experiment. A finished one is not repeated, a killed one goes on where it was, and several
-processes that are started with the same command share the runs among them.
+processes that are started with the same command share the runs among them. `keep` copies what finished runs found to
+data/experiments, from where another machine goes on.
 """
 
 import hashlib
@@ -52,6 +53,7 @@ BACKBONES = {"mamba": ("language-mamba-tiny", "cobra-tiny"), "llama": ("language
 processes that share the runs end at about the same time."""
 CELLS = tuple(f"{encoder}-{backbone}" for backbone in BACKBONES for encoder in ENCODERS)
 MODEL = "model.safetensors"  # what a trained run leaves last
+EXAM, RESULT = "exam.json", "result.json"  # what was asked, the same of all runs; what a run answered
 WINDOWS = 40  # points of a recorded loss curve
 
 Say = Callable[[str], object]
@@ -91,6 +93,16 @@ class Plan:
     def path(self) -> Path:
         """`folder` as a path."""
         return runtime.work_dir() / self.folder
+
+    @property
+    def kept(self) -> Path:
+        """Where what finished runs found is kept with the project."""
+        return runtime.data_dir() / "experiments" / NAME / self.path.name
+
+    def file(self, *parts: str) -> Path:
+        """A file of the runs in `path`, or the one in `kept` where that is missing."""
+        own = self.path.joinpath(*parts)
+        return own if own.exists() else self.kept.joinpath(*parts)
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -140,7 +152,7 @@ def run(plan: Plan, only: Sequence[str] = (), say: Say = print) -> list[str]:
         return []
     exam = categories.build(plan.questions, plan.pairs)
     plan.path.mkdir(parents=True, exist_ok=True)
-    write_json(plan.path / "exam.json", {"questions": plan.questions, "pairs": plan.pairs, **exam.summary()})
+    write_json(plan.path / EXAM, {"questions": plan.questions, "pairs": plan.pairs, **exam.summary()})
     pictures: dict[int, list[np.ndarray]] = {}
     for name in names:
         with ExitStack() as stack:
@@ -158,18 +170,27 @@ def run(plan: Plan, only: Sequence[str] = (), say: Say = print) -> list[str]:
 
 
 def finished(plan: Plan, name: str) -> dict[str, Any] | None:
-    """What a finished run left, or None: result.json, unless it was examined with other questions than the others.
+    """What a finished run left, here or in data/, or None: result.json, unless it was asked other questions than the
+    others.
 
     Raises BadInput for the result of another recipe.
     """
-    path = plan.path / name / "result.json"
-    if not path.exists() or not (plan.path / "exam.json").exists():
+    path, listing = plan.file(name, RESULT), plan.file(EXAM)
+    if not path.exists() or not listing.exists():
         return None
-    result, exam = read_json(path), read_json(plan.path / "exam.json")
+    result, exam = read_json(path), read_json(listing)
     if result["recipe"] != json.loads(json.dumps(asdict(recipe_of(plan, name)))):
         raise BadInput(f"{path} is of another recipe than this version's; delete {path.parent} to run it again")
     wanted = {"questions": plan.questions, "pairs": plan.pairs, "fingerprint": result["exam"]}
     return result if wanted.items() <= exam.items() else None
+
+
+def keep(plan: Plan) -> list[str]:
+    """Copy the results of finished runs, and of which exam, to `plan.kept`; names of the runs that are there then."""
+    done = [name for name in plan.runs if finished(plan, name)]
+    for parts in ((EXAM,), *((name, RESULT) for name in done)) if done else ():
+        write_json(plan.kept.joinpath(*parts), read_json(plan.file(*parts)))
+    return done
 
 
 def _train(recipe: Recipe) -> None:
@@ -232,7 +253,7 @@ def _examine(plan: Plan, name: str, exam: Exam, pictures: dict[int, list[np.ndar
         "machine": machine(vlm.device),
         "recipe": asdict(recipe),
     }  # fmt: skip
-    write_json(folder / "result.json", result)
+    write_json(folder / RESULT, result)
 
 
 def thinned(losses: Sequence[float], windows: int = WINDOWS) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from vlmlab import runtime
 from vlmlab.benchmarks.categories import CATEGORIES, SPATIAL, read_marks
-from vlmlab.benchmarks.experiment import BACKBONES, CELLS, ENCODERS, NAME, Plan, finished, recipe_of
+from vlmlab.benchmarks.experiment import BACKBONES, CELLS, ENCODERS, EXAM, NAME, Plan, finished, recipe_of
 from vlmlab.benchmarks.statistics import accuracy, contrast, holm
 from vlmlab.errors import BadInput
 from vlmlab.files import read_json, write_json
@@ -39,7 +39,7 @@ def collect(plan: Plan, speed: Mapping[str, Any] | None = None) -> dict[str, Any
     runs = {name: result for name in plan.runs if (result := finished(plan, name))}
     if not runs:
         raise BadInput(f"no run of the experiment is finished in {plan.path}; start them: vlmlab experiment {NAME}")
-    exam = read_json(plan.path / "exam.json")
+    exam = read_json(plan.file(EXAM))
     found: dict[str, Any] = {
         "experiment": NAME,
         "settings": _settings(plan),
@@ -171,7 +171,7 @@ def _contrast(
 def _cost(plan: Plan, runs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Seconds of all runs together, and of the pretraining that they share."""
     shared = {need for name in runs for need in recipe_of(plan, name).needs if need != "tokenizer"}
-    before = {need: read_metrics(recipes.finished(need).parent / "run") for need in sorted(shared)}
+    before = {need: _log(need) for need in sorted(shared)}
     return {
         "runs": len(runs),
         "training_seconds": round(sum(result["seconds"]["training"] for result in runs.values())),
@@ -179,6 +179,12 @@ def _cost(plan: Plan, runs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         "pretraining_seconds": {need: round(lines[-1]["seconds"]) for need, lines in before.items() if lines},
         "devices": sorted({result["machine"]["device"] for result in runs.values()}),
     }
+
+
+def _log(name: str) -> list[dict[str, Any]]:
+    """The log of a pretraining run, or where there is none, of the one that made the shipped file."""
+    path = runtime.data_dir() / "training" / f"{name}.json"
+    return read_metrics(recipes.finished(name).parent / "run") or (read_json(path) if path.exists() else [])
 
 
 def find(found: Mapping[str, Any], first: str, second: str, within: str = "") -> dict[str, Any] | None:

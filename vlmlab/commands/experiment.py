@@ -24,7 +24,10 @@ def experiment(
         typer.Option("--set", metavar="NAME=VALUE", help="Another setting of every run's recipe; may be repeated."),
     ] = None,
     save: Annotated[
-        bool, typer.Option("--save", help="Write the results to data/experiments once all are there.")
+        bool, typer.Option("--save", help="Keep finished runs in data/experiments, and the results once all are there.")
+    ] = False,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="Take encoders and language models that ship, not runs of your own.")
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Run nothing; show the results in data/experiments.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -49,6 +52,10 @@ def experiment(
     from vlmlab.benchmarks import experiment as runs
 
     plan = runs.Plan(steps, seeds, changes=changes)
+    if shipped:
+        from vlmlab.weights.publishing import restore
+
+        restore(runs.recipe_of(plan, each).needs for each in plan.runs)
     with redirect_stdout(sys.stderr):  # the trainer's lines; only the result goes to stdout
         busy = runs.run(plan, entries, say=tell)
     if busy:
@@ -57,7 +64,8 @@ def experiment(
     found = results.collect(plan, _speed(plan) if complete else None)
     _print(found, json)
     if save:
-        tell(f"wrote {results.save(found)}")
+        kept = runs.keep(plan)
+        tell(f"wrote {results.save(found)}" if complete else f"kept {len(kept)} of {len(plan.runs)} runs")
 
 
 def _speed(plan: Any) -> dict[str, Any]:

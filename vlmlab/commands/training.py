@@ -21,6 +21,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 def train(
     recipe: Annotated[str | None, typer.Argument(help="The recipe's name.", show_default=False)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of this recipe.")] = False,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="Take what the recipe needs from the shipped weights where they have it.")
+    ] = False,
     set: Overrides = None,
     list: Annotated[bool, typer.Option("--list", help="Print the recipes.")] = False,
     data: Annotated[Path | None, typer.Option(help="Instead of a recipe: your own data, LLaVA's JSON.")] = None,
@@ -58,6 +61,11 @@ def train(
         raise UnknownName("recipe", recipe, names)
     for taken in {"name", "resume"} & overrides.keys():  # arguments of `run` itself
         raise BadInput(f"--set {taken} is no setting of a recipe; give the recipe's name, and --resume, by themselves")
+    if shipped:
+        from vlmlab.weights.publishing import restore
+
+        wanted = recipes.RECIPES[recipe]
+        restore([(*wanted.needs, wanted.backbone)])
     with _trainers_lines(json):
         result = recipes.run(recipe, resume=resume, **overrides)
     _tell({"recipe": recipe, **_summary(result)}, json)

@@ -8,7 +8,7 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +23,7 @@ from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import get_preset
 from vlmlab.vlm.recipes.common import ENCODERS
 from vlmlab.vlm.training_log import read_metrics
-from vlmlab.weights.shipped import load, manifest, ship
+from vlmlab.weights.shipped import load, manifest, ship, verify
 from vlmlab.weights.smollm2 import PRESET
 
 VISION = ("clip-tiny.safetensors", "vision.")
@@ -88,6 +88,31 @@ def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Cal
         if recipes.RECIPES[name].blind:  # stage 1 and language models answer no questions about pictures
             weights = name if name in listing else recipes.finished(name).parent / "model.safetensors"
             record_results(name, load(weights, "cpu"), say)
+
+
+def restore(needs: Iterable[Iterable[str]]) -> list[str]:
+    """Put shipped weights where the runs that made them would have left theirs, for recipes that begin with them.
+
+    needs: names of runs, as `Recipe.needs` lists them. Returns the names of those that were put there: a run's own
+    weights stay, and of others nothing ships. They are the runs' weights rounded to 16 or 8 bits. Raises BadCheckpoint
+    for a file that is missing, damaged, or not the one in the manifest.
+    """
+    listing, done = manifest()["files"], []
+    for name in dict.fromkeys(name for names in needs for name in names):
+        path = recipes.finished(name) if name else None
+        source = f"checkpoints/{path.name if name == 'tokenizer' else f'{name}.safetensors'}" if path else ""
+        if path is None or path.exists() or source not in listing:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name == "tokenizer":
+            with atomic_path(path) as temporary:
+                shutil.copyfile(verify(source), temporary)
+        else:
+            tensors, _ = read_tensors(verify(source))
+            write_tensors(path, {key: value.float() if value.is_floating_point() else value
+                                 for key, value in tensors.items()})  # fmt: skip
+        done.append(name)
+    return done
 
 
 def _part(name: str, say: Callable[[str], object]) -> None:

@@ -146,7 +146,7 @@ def _swap(name: str, needs: tuple[str, ...], parts: tuple[str, ...], preset: str
     """MambaVision in Cobra: some parts train, all others stay as cobra-tiny and mambavision-tiny left them."""
     return Recipe(
         name,
-        TrainConfig(steps=600, lr=1.2e-3, weight_decay=0.01, **FAST),
+        TrainConfig(steps=300, lr=1.2e-3, weight_decay=0.01, save_every=50, **FAST),
         batch=16,
         scenes=64000,
         preset=preset,
@@ -155,7 +155,7 @@ def _swap(name: str, needs: tuple[str, ...], parts: tuple[str, ...], preset: str
         lessons=(replace(SHEETS, until=0.25), MIXTURE),
         groups=tuple((part, 4e-4) for part in parts if part != "projector"),
         blind=1 / 16,
-        evaluate_every=300,
+        evaluate_every=150,
         needs=(*TOKENIZER, "mambavision-tiny", *needs),
     )
 
