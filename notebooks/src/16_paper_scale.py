@@ -306,17 +306,17 @@ for name in ("llava-tiny", "cobra-tiny"):
 
 # %%
 A100 = CARDS["A100, 80 GB"][1]
-token_ms = {name: [1e3 * decode_bytes(models[name], n) / A100 for n in lengths] for name in kept}
+least_ms = {name: [1e3 * decode_bytes(models[name], n) / A100 for n in lengths] for name in kept}
 show(
     against_length(
         {
             "kept, GiB": {name: (lengths, [b / GiB for b in values]) for name, values in kept.items()},
-            "least time of a token, ms": {name: (lengths, values) for name, values in token_ms.items()},
+            "least time of a token, ms": {name: (lengths, values) for name, values in least_ms.items()},
         }
     ),
     alt=f"LLaVA's cache grows in proportion to the length, to {kept['llava-1.5-7b'][-1] / GiB:.0f} GiB; Cobra's state "
-    f"stays at {kept['cobra-3b'][-1] / GiB:.3f}. The least time of a token goes from {token_ms['llava-1.5-7b'][0]:.1f} "
-    f"to {token_ms['llava-1.5-7b'][-1]:.1f} ms and stays at {token_ms['cobra-3b'][0]:.1f} ms.",
+    f"stays at {kept['cobra-3b'][-1] / GiB:.3f}. The least time of a token goes from {least_ms['llava-1.5-7b'][0]:.1f} "
+    f"to {least_ms['llava-1.5-7b'][-1]:.1f} ms and stays at {least_ms['cobra-3b'][0]:.1f} ms.",
     caption="bf16, batch 1, the bandwidth of an A100. Vicuna has 4,096 positions; the rest of its line is what a model "
     "of its shape would need.",
 )

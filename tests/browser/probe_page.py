@@ -1,5 +1,6 @@
 """The spatial probe in JupyterLab, by the names that its controls carry; scenes in which a test has room to move."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count, product
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 Place = tuple[float, float]
+AGAIN = 10.0  # seconds after which a button is pressed once more
 NEAR = 0.03  # scene units by which the mouse may miss: a pixel of the plan is 0.013
 STEPS = [step / 8 for step in range(1, 9)]  # of a straight way
 ON_SCREEN = """(node, at) => {
@@ -97,18 +99,25 @@ class ProbePage:
         return self.box.get_by_test_id("answers").evaluate(ANSWERS)
 
     def saved(self) -> cases.Case:
-        """What the probe in the kernel holds, by way of a case file."""
-        name = f"case-{next(self._saved)}.json"
-        self.fill("file", name)
+        """What the probe in the kernel holds, by way of a case file.
+
+        Just after a change there is no answer to keep, and the probe says so; and the end of a drag may still tell its
+        own line in place of the one about the file. Both times the button is pressed again.
+        """
+        names: list[str] = []
 
         def kept() -> bool:
-            """Just after a change there is no answer to keep, and the probe says so; then press again."""
+            names.append(f"case-{next(self._saved)}.json")
+            self.fill("file", names[-1])
             self.press("save")
-            until(lambda: name in self.told("notice") or "no answer" in self.told("notice"), "no word of the case file")
-            return name in self.told("notice")
+            end = time.monotonic() + AGAIN
+            while time.monotonic() < end and "no answer" not in (told := self.told("notice")):
+                if names[-1] in told:
+                    return True
+            return False
 
-        until(kept, f"{name} is not saved")
-        return cases.read(self.lab.work / "cases" / name)
+        until(kept, "no case file is saved")
+        return cases.read(self.lab.work / "cases" / names[-1])
 
     def agrees(self) -> None:
         """The page shows what `probe` holds: its picture, its truth, its words, its probabilities."""

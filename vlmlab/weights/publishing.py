@@ -22,6 +22,7 @@ from vlmlab.vlm import recipes, saving
 from vlmlab.vlm.model import VLM
 from vlmlab.vlm.presets import get_preset
 from vlmlab.vlm.recipes.common import ENCODERS
+from vlmlab.vlm.recipes.table import SWAPPED
 from vlmlab.vlm.training_log import read_metrics
 from vlmlab.weights.shipped import load, manifest, ship, verify
 from vlmlab.weights.smollm2 import PRESET
@@ -34,12 +35,16 @@ MODELS: dict[str, dict[str, tuple[str, str]]] = {
     "llava-tiny": {"vision": VISION},
     "cobra-tiny": FUSED,
     "cobra-tiny-ldp": FUSED,
+    SWAPPED: {"language": ("cobra-tiny.safetensors", "language.")},
     PRESET: {"vision": VISION},
 }
 """Shipped model -> which of its parts lie in files of their own; its recipe has its name."""
-PACKED = ("language-tiny", "cobra-tiny-ldp", "cobra-mambavision-tiny")
+PACKED = ("language-tiny", "cobra-tiny-ldp", SWAPPED)
 """Files in 8 bits a weight instead of 16; what is measured of a model is measured with them."""
-COMPARED = {"cobra-tiny": ("language-mamba-tiny", "cobra-tiny-stage1", "cobra-tiny-aligned")}
+COMPARED = {
+    "cobra-tiny": ("language-mamba-tiny", "cobra-tiny-stage1", "cobra-tiny-aligned"),
+    SWAPPED: tuple(f"{SWAPPED}-{other}" for other in ("projector", "level3", "both", "everything")),
+}
 """Shipped model -> runs whose figures are recorded beside it once they are done, but not their weights."""
 
 
@@ -63,8 +68,9 @@ def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Cal
     words.save(folder / "tokenizer.json")
     ship({"recipe": asdict(recipes.RECIPES["tokenizer"])}, "checkpoints/tokenizer.json")
     parts = {name: sorted({file for file, _ in MODELS[name].values()}) for name in names}
-    for file in sorted({file for files in parts.values() for file in files} | {f"{x}.safetensors" for x in encoders}):
-        _part(file.removesuffix(".safetensors"), say)
+    shared = {file.removesuffix(".safetensors") for files in parts.values() for file in files}
+    for name in sorted((shared | {*encoders}) - MODELS.keys()):  # a part of another model lies in that model's file
+        _part(name, say)
     listing: dict[str, list[str]] = {}
     for name in names:
         say(f"shipping {name}")
