@@ -145,12 +145,9 @@ def test_the_board_is_measured_saved_and_shown_in_readme(capfd, planted, tmp_pat
     table, _, after = rest.partition(END)
     assert (before, after) == ("# before\n\n", "\nafter\n")
     assert table == board.markdown(kept) + "\n"
-    assert table.splitlines()[0] == (
-        "| benchmark | n | chance % | constant % | oracle % | 95 % interval | blind % "
-        "| nodder % | 95 % interval | blind % |"
-    )
+    assert table.splitlines()[0] == "| benchmark | n | chance | constant | oracle | nodder |"
     assert table.splitlines()[3] == (
-        "| POPE | 6 | 50.0 | 66.7 | 100.0 | 61.0-100.0 | 66.7 | 66.7 | 30.0-90.3 | 66.7 |"
+        "| POPE | 6 | 50.0 | 66.7 | 100.0 (61.0-100.0), 66.7 | 66.7 (30.0-90.3), 66.7 |"
     )  # a blind oracle says nothing, which is a yes
     assert "scenes" in out
     asked = [len(model.asked) for model in planted.values()]
@@ -187,9 +184,9 @@ def test_a_board_with_holes(planted):
     one = {"benchmark": "vsr", "model": "a", "n": 2, "accuracy": 0.5, "low": 0.1, "high": 0.9, "blind": 0.5}
     two = {"benchmark": "llava_bench", "model": "b", "n": 3, "accuracy": None}
     assert board.markdown(board.collect([one, two])).splitlines()[1:] == [
-        "|---|---|---|---|---|---|---|---|---|---|",
-        "| VSR | 2 | - | - | 50.0 | 10.0-90.0 | 50.0 | - | - | - |",
-        "| LLaVA-Bench | 3 | - | - | - | - | - | - | - | - |",
+        "|---|---|---|---|---|---|",
+        "| VSR | 2 | - | - | 50.0 (10.0-90.0), 50.0 | - |",
+        "| LLaVA-Bench | 3 | - | - | - | - |",
     ]
 
 

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 from typing import Any
 
 from vlmlab import readme, runtime
@@ -53,13 +52,12 @@ def shipped() -> dict[str, Any]:
 
 
 def markdown(board: Mapping[str, Any]) -> str:
-    """The board as README shows it: one row a benchmark, and for each model its accuracy and its blind one."""
-    columns = ["benchmark", "n", "chance %", "constant %"]
-    for model in board["models"]:
-        columns += [f"{model} %", "95 % interval", "blind %"]
+    """The board as README shows it: a row a benchmark, and for each model "accuracy (its interval), blind accuracy"."""
+    columns = ["benchmark", "n", "chance", "constant", *board["models"]]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for common, cells in _rows(board):
-        lines.append(f"| {' | '.join([*common, *chain(*cells)])} |")
+        shown = ["-" if share == "-" else f"{share} ({interval}), {blind}" for share, interval, blind in cells]
+        lines.append(f"| {' | '.join([*common, *shown])} |")
     return "\n".join(lines)
 
 
