@@ -655,4 +655,4 @@ check.rows_of(rows_of)
 # - Sentences that give the verdict last can be learnt where one-word answers stay at chance.
 # - A run that can be resumed exactly is one whose batches depend on the step alone.
 #
-# Next: 05, evaluating with the benchmarks' official scores (a later part of the suite).
+# Next: 05, evaluating with the benchmarks' official scores.

@@ -1267,4 +1267,4 @@ check.compact_projector(compact_projector)
 # - By count, Cobra-3B has half of LLaVA-1.5-7B's parameters. A claim about a share needs to say of what.
 # - Order is part of a state. Cobra reads the picture first, and pads on the right.
 #
-# Next: 09, training Cobra (a later part of the suite).
+# Next: 09, training Cobra.

@@ -1052,4 +1052,4 @@ check.paired_difference(paired_difference)
 #   a prompt meets depends on width as much as on length.
 # - What a Mamba keeps is of one size. What it needs to read a prompt at once is not.
 #
-# Next: 10, MambaVision (a later part of the suite).
+# Next: 10, MambaVision.

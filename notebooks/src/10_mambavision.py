@@ -1356,4 +1356,4 @@ check.four_ways(four_ways)
 # - Features are the maps before the convolution to the next level; a frozen BatchNorm must stay in evaluation mode.
 # - An ablation of one run each cannot be told from noise. Repeat, and say how large a difference would have been seen.
 #
-# Next: 11, Cobra with MambaVision (a later part of the suite).
+# Next: 11, Cobra with MambaVision.

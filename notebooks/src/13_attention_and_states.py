@@ -1353,4 +1353,4 @@ check.read_out(read_out)
 # - A map is a claim. Ablate, cut, rescale, reorder, each with a control, before you believe it; and test what the model
 #   says of itself in the same way.
 #
-# Next: 14, attribution and embeddings (a later part of the suite).
+# Next: 14, attribution and embeddings.

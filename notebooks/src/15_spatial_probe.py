@@ -984,7 +984,7 @@ check.hunt(hunt)
 #   is a result if you say what it excludes.
 # - A failure that replays from a file is a test.
 #
-# Next: 16, paper scale and GPU runs (a later part of the suite).
+# Next: 16, paper scale and GPU runs.
 
 # %%
 report.record("scenes of each hunt", n)

@@ -47,6 +47,7 @@ CHAPTERS = {
     "10_mambavision": (
         "put_back", "mixer_parameters", "attention_blocks", "step_size", "feature_maps", "four_ways",
     ),
+    "12_time": ("pair_frames", "frames_that_fit", "watch_and_ask", "backwards", "overshoot", "merged"),
     "13_attention_and_states": (
         "word_map", "roll_out", "relevance_step", "knock_out", "what_is_left", "ledger_shares", "read_out",
     ),
@@ -55,6 +56,7 @@ CHAPTERS = {
     ),
     "15_spatial_probe": ("pair_lead", "middle", "tag_of", "flipped", "least", "hunt"),
     "16_paper_scale": ("token_ms", "rows_to_balance", "combine", "held_bytes", "pack_q4_1", "own_levels"),
+    "17_scoreboard": ("sign_test", "pareto_front", "mean_rank", "skill"),
 }  # fmt: skip
 """Chapter -> its checks, each named as the function it asks for. `fooled` of chapter 00 has no one solution."""
 NAMED_OTHERWISE = {"alpha": "alpha_of"}
