@@ -151,14 +151,16 @@ def answer_table(
         raise BadInput(f"{count} questions need as many images and answers of each model, and at least one")
     side, first = 1.0, 1.55  # inches: the picture, the question
     each = (WIDTH - side - first - 0.1) / len(answers)
-    fig = new_figure(WIDTH, count * (side + 0.06) + 0.3 + (0.28 if title else 0))
+    heads = ["question", *(fill(name, max(8, int(each * 11))) for name in answers)]  # names break at their hyphens
+    head = 0.14 * max(name.count("\n") + 1 for name in heads) + 0.14
+    fig = new_figure(WIDTH, count * (side + 0.06) + head + 0.02 + (0.28 if title else 0))
     axes = bare(fig.subplots())
     axes.set_xlim(0, WIDTH)
-    axes.set_ylim(-count * (side + 0.06), 0.28)
+    axes.set_ylim(-count * (side + 0.06), head)
     axes.set_aspect("equal")
-    for column, name in enumerate(["question", *answers]):
+    for column, name in enumerate(heads):
         x = side + 0.1 + (first + (column - 1) * each if column else 0.0)
-        axes.text(x, 0.1, name, fontsize=8.5, weight="bold", va="center")
+        axes.text(x, 0.04, name, fontsize=8.5, weight="bold", va="bottom")
     for row in range(count):
         top = -row * (side + 0.06)
         axes.imshow(np.asarray(images[row]), extent=(0, side, top - side, top), interpolation="nearest")
@@ -171,7 +173,7 @@ def answer_table(
             axes.text(side + 0.1 + first + column * each, top - 0.04, text, fontsize=8, va="top", color=colour)
         axes.axhline(top - side - 0.03, color="#DDDDDD", linewidth=0.6)
     axes.set_xlim(0, WIDTH)
-    axes.set_ylim(-count * (side + 0.06), 0.28)
+    axes.set_ylim(-count * (side + 0.06), head)
     if title:
         axes.set_title(title)
     return fig
