@@ -46,6 +46,9 @@ COMPARED = {
     SWAPPED: tuple(f"{SWAPPED}-{other}" for other in ("projector", "level3", "both", "everything")),
 }
 """Shipped model -> runs whose figures are recorded beside it once they are done, but not their weights."""
+RUNS = tuple(name for names in COMPARED.values() for name in names)
+CLIPS = ("llava-tiny-clips", "cobra-tiny-clips")
+"""Adapters that ship beside their models; `vlmlab clips` measures them."""
 
 
 def stored_as(name: str) -> Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]:
@@ -56,25 +59,27 @@ def stored_as(name: str) -> Callable[[Mapping[str, torch.Tensor]], dict[str, tor
 def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Callable[[str], object] = print) -> None:
     """Write data/checkpoints, data/training and data/manifest.json from the runs in work_dir().
 
-    names: of the models to ship, or of single encoders; the parts that models share come with them. measure: also
-    evaluate the models (a few minutes each) and record the results. Raises UnknownName, BadInput or BadCheckpoint (a
-    run is missing or unfinished).
+    names: of the models to ship (the parts that they share come with them), of single encoders, of adapters, or of runs
+    to record. measure: also evaluate models and runs (a few minutes each) and record the results. Raises UnknownName,
+    BadInput or BadCheckpoint (a run is missing or unfinished).
     """
+    known = (*MODELS, *ENCODERS, *CLIPS, *RUNS)
     for name in names:
-        if name not in (*MODELS, *ENCODERS):
-            raise UnknownName("model", name, (*MODELS, *ENCODERS))
-    encoders, names = [name for name in names if name in ENCODERS], [name for name in names if name in MODELS]
+        if name not in known:
+            raise UnknownName("model", name, known)
+    asked, encoders = set(names), [name for name in names if name in ENCODERS]
+    names = [name for name in names if name in (*MODELS, *CLIPS)]
     folder, words = runtime.data_dir() / "checkpoints", recipes.tokenizer()
     words.save(folder / "tokenizer.json")
     ship({"recipe": asdict(recipes.RECIPES["tokenizer"])}, "checkpoints/tokenizer.json")
-    parts = {name: sorted({file for file, _ in MODELS[name].values()}) for name in names}
+    parts = {name: sorted({file for file, _ in MODELS.get(name, {}).values()}) for name in names}
     shared = {file.removesuffix(".safetensors") for files in parts.values() for file in files}
     for name in sorted((shared | {*encoders}) - MODELS.keys()):  # a part of another model lies in that model's file
         _part(name, say)
     listing: dict[str, list[str]] = {}
     for name in names:
         say(f"shipping {name}")
-        if name == PRESET:  # what was trained lies in one small file already, in fp16
+        if name in (PRESET, *CLIPS):  # what was trained lies in one small file already, in fp16
             with atomic_path(folder / f"{name}.safetensors") as temporary:
                 shutil.copyfile(recipes.adapters(name), temporary)
         else:
@@ -83,14 +88,15 @@ def publish(names: Sequence[str] = tuple(MODELS), measure: bool = True, say: Cal
             recipes.fill_from_runs(vlm, (*recipe.needs, name), recipe.backbone)
             saving.save(vlm, folder / f"{name}.safetensors", MODELS[name], stored_as(name), {"recipe": name})
         ship(_record(name), f"checkpoints/{name}.safetensors")
-        listing[name] = [f"checkpoints/{file}" for file in (f"{name}.safetensors", "tokenizer.json", *parts[name])]
+        if name not in CLIPS:
+            listing[name] = [f"checkpoints/{file}" for file in (f"{name}.safetensors", "tokenizer.json", *parts[name])]
     compared = [name for each in names for name in COMPARED.get(each, ())]
-    beside = [name for name in compared if recipes.finished(name).exists()]
+    beside = [name for name in RUNS if name in asked or (name in compared and recipes.finished(name).exists())]
     found = manifest()
     found["models"] |= {name: {"files": files} for name, files in listing.items()}
     found["runs"] = found.get("runs", {}) | {name: _record(name) for name in beside}
     write_json(runtime.data_dir() / "manifest.json", found)
-    for name in (*names, *beside) if measure else ():
+    for name in (*listing, *beside) if measure else ():
         if recipes.RECIPES[name].blind:  # stage 1 and language models answer no questions about pictures
             weights = name if name in listing else recipes.finished(name).parent / "model.safetensors"
             record_results(name, load(weights, "cpu"), say)

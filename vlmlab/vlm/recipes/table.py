@@ -161,7 +161,7 @@ def _swap(name: str, needs: tuple[str, ...], parts: tuple[str, ...], preset: str
 
 
 def _clips(model: str, needs: tuple[str, ...]) -> Recipe:
-    """LoRAs for clips beside a finished model; `scenes` and `checks` count clips."""
+    """LoRAs for clips beside a finished model; needs: its encoders. `scenes` and `checks` count clips."""
     return Recipe(
         f"{model}-clips",
         TrainConfig(steps=400, lr=4e-3, warmup=0.05, betas=(0.9, 0.98), precision="bf16"),
@@ -211,7 +211,7 @@ RECIPES: dict[str, Recipe] = {
         _swap(SWAPPED, (f"{SWAPPED}-projector",), ("projector", "vision")),
         _swap(f"{SWAPPED}-everything", (f"{SWAPPED}-projector",), ("projector", "vision", "language")),
         _smollm2(),
-        _clips("llava-tiny", LLAVA),
-        _clips("cobra-tiny", COBRA),
+        _clips("llava-tiny", LLAVA[:1]),
+        _clips("cobra-tiny", COBRA[:2]),
     )
 }  # fmt: skip
