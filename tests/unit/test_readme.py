@@ -108,6 +108,10 @@ def relations(word: str, sentence: str) -> bool:
     return [word, sentence] == [percent(row, 1) for row in rows]
 
 
+def benchmarks() -> dict[str, dict[str, dict[str, float]]]:
+    return json.loads((ROOT / "data" / "results" / "benchmarks.json").read_text(encoding="utf-8"))["models"]
+
+
 def minutes(text: str, pictures: str) -> bool:
     files = (f"checkpoints/{name}.safetensors" for name in ("language-tiny", "llava-tiny"))
     return [text, pictures] == [f"{manifest()['files'][name]['cost']['seconds'] / 60:.0f}" for name in files]
@@ -143,6 +147,14 @@ def test_no_other_figure_stands_in_the_text():
     for known in (*(pattern for pattern, _ in CLAIMS), *map(re.escape, STATED)):
         left = re.sub(known, "", left)
     assert re.findall(r".{0,40}\b\d[\d.,]*(?: ?%| times| minutes?\b| seconds?\b| ms\b| MB\b| GB\b)", left) == []
+
+
+def test_formats_that_no_model_has_learnt():
+    assert "on VSR each of them finds every caption true, on ScienceQA none ever answers with a letter" in prose(TEXT)
+    for model, found in benchmarks().items():
+        assert (found["vsr"]["accuracy"], found["scienceqa"]["accuracy"]) == (0.5, 0.0), model
+        assert found["whatsup"]["low"] < 0.25 < found["whatsup"]["high"], model
+        assert found["pope-random"]["low"] > found["pope-random"]["blind"], model
 
 
 def test_about_half_of_the_scan_is_its_exponentials():
