@@ -51,8 +51,8 @@ recurrent = "cobra-tiny"  # a shipped model that reads with a Mamba
 steps = 16  # gradients along a line
 questions = 4  # whose maps are tested here
 pairs = 2  # of twins whose activations are exchanged
-probed = 60  # scenes for the probes
-pictured = 30  # scenes for the pictures of feature space
+probed = 50  # scenes for the probes
+pictured = 20  # scenes for the pictures of feature space
 
 # %%
 import copy
